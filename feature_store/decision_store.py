@@ -1,0 +1,130 @@
+"""What the decision needs of a store, and the store in Redis: one read, one write, both atomic on the card.
+
+The write is a compare-and-set on the card's version. What it stores it takes as bytes: it knows cards and order, not
+what a decision is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from feature_store.definitions import Measure
+from feature_store.formulas import Aggregates
+from feature_store.keys import Keys
+from feature_store.redis_client import Client
+from feature_store.scripts import load, run_all
+from feature_store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """State as read: the card's version (how many decisions it counts), and the integers of card and merchant."""
+
+    version: int
+    aggregates: Aggregates
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The transaction was decided before: what is stored under its id."""
+
+    stored: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Another decision of the card was committed since the read; nothing was written. `seen` is the state now."""
+
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Counted, stored and in the outbox, at this place of the log."""
+
+    partition: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What `commit` writes: `counted` into the card's tiles, `stored` under the id, `record` into the outbox."""
+
+    counted: Mapping[Measure, int]
+    stored: bytes
+    record: bytes
+
+
+class DecisionStore(Protocol):
+    """Where decisions are kept. Errors of the connection are the implementation's own."""
+
+    async def read(self, transaction: Transaction) -> Seen | Decided:
+        """Read card and merchant as of the transaction's time, or the decision if there is one."""
+
+    async def commit(
+        self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
+    ) -> Committed | Decided | Moved:
+        """Write everything at once if the card is as `seen`, or anyhow with `force`; else write nothing."""
+
+    async def decided(self, card_id: str, transaction_id: str) -> bytes | None:
+        """Look up what is stored under an id."""
+
+
+class RedisDecisionStore:
+    """The store in Redis: `lua/read_card.lua`, `lua/read_merchant.lua`, `lua/commit.lua`.
+
+    Raises:
+        redis.exceptions.RedisError: Redis did not answer in time or refused. A commit may or may not have
+            happened then; deciding the same transaction again is safe.
+    """
+
+    def __init__(self, client: Client, keys: Keys, *, keep_seconds: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._keep_seconds = keep_seconds
+        self._read_card = load("read_card")
+        self._read_merchant = load("read_merchant")
+        self._commit = load("commit")
+
+    async def read(self, transaction: Transaction) -> Seen | Decided:
+        """See `DecisionStore.read`: one round trip."""
+        t = transaction
+        card_keys = (self._keys.card(t.card_id), self._keys.decided(t.card_id, t.transaction_id))
+        card, merchant = await run_all(
+            self._client,
+            (
+                (self._read_card, card_keys, (t.second,)),
+                (self._read_merchant, (self._keys.merchant(t.merchant_id),), (t.second,)),
+            ),
+        )
+        if card[0] is not None:
+            return Decided(card[0])
+        return Seen(card[1], Aggregates(tuple(card[2]), tuple(merchant)))
+
+    async def commit(
+        self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
+    ) -> Committed | Decided | Moved:
+        """See `DecisionStore.commit`: one script in the card's slot."""
+        t = transaction
+        partition = self._keys.partition(t.card_id)
+        keys = (
+            self._keys.card(t.card_id),
+            self._keys.decided(t.card_id, t.transaction_id),
+            self._keys.sequence(partition),
+            self._keys.outbox(partition),
+            self._keys.pending(partition),
+        )
+        expected = "*" if force else seen.version
+        counted = [part for pair in write.counted.items() for part in pair]
+        arguments = (t.second, expected, self._keep_seconds, write.stored, write.record, *counted)
+        outcome, *values = await self._commit.run(self._client, keys, arguments)
+        if outcome == b"committed":
+            return Committed(partition, values[0])
+        if outcome == b"decided":
+            return Decided(values[0])
+        return Moved(Seen(values[0], Aggregates(tuple(values[1]), seen.aggregates.merchant)))
+
+    async def decided(self, card_id: str, transaction_id: str) -> bytes | None:
+        """See `DecisionStore.decided`."""
+        stored: Any = await self._client.get(self._keys.decided(card_id, transaction_id))
+        return stored if stored is None else bytes(stored)

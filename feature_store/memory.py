@@ -1,0 +1,105 @@
+"""The store in memory: what the Redis scripts are held against, and the state that training replays through."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from feature_store.decision_store import Committed, Decided, Moved, Seen, Write
+from feature_store.definitions import AGGREGATES, STORED, Entity, Measure
+from feature_store.entity_state import LabelConflictError, Position
+from feature_store.formulas import Aggregates
+from feature_store.keys import Keys
+from feature_store.tiles import History
+from feature_store.transaction import Event, Label, Transaction
+
+
+@dataclass
+class Histories:
+    """The histories of all cards and merchants, and how events change them."""
+
+    of: dict[Entity, defaultdict[str, History]] = field(
+        default_factory=lambda: {entity: defaultdict(History) for entity in Entity}
+    )
+
+    def read(self, event: Event) -> Aggregates:
+        """Read card and merchant as of the event's time."""
+        return Aggregates(*(self._read(entity, event) for entity in (Entity.CARD, Entity.MERCHANT)))
+
+    def _read(self, entity: Entity, event: Event) -> tuple[int, ...]:
+        history = self.of[entity].get(owner(entity, event), _EMPTY)
+        return history.read(event.second, AGGREGATES[entity])
+
+    def add(self, entity: Entity, event: Event, values: dict[Measure, int]) -> None:
+        """Count `values` for the event's card or merchant."""
+        self.of[entity][owner(entity, event)].add(event.second, values, STORED[entity])
+
+
+_EMPTY = History()
+
+
+def owner(entity: Entity, event: Event) -> str:
+    """Give the identifier of the event's card or merchant."""
+    return event.card_id if entity is Entity.CARD else event.merchant_id
+
+
+class MemoryStore:
+    """A `DecisionStore` and an `EntityState` in one, in plain Python, with its log: (partition, sequence, record)."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self.histories = Histories()
+        self.log: list[tuple[int, int, bytes]] = []
+        self._versions: defaultdict[str, int] = defaultdict(int)
+        self._stored: dict[tuple[str, str], bytes] = {}
+        self._sequences: defaultdict[int, int] = defaultdict(int)
+        self._counted: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._labels: dict[tuple[str, str], Label] = {}
+
+    async def read(self, transaction: Transaction) -> Seen | Decided:
+        """See `DecisionStore.read`."""
+        stored = await self.decided(transaction.card_id, transaction.transaction_id)
+        if stored is not None:
+            return Decided(stored)
+        return Seen(self._versions[transaction.card_id], self.histories.read(transaction))
+
+    async def commit(
+        self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
+    ) -> Committed | Decided | Moved:
+        """See `DecisionStore.commit`."""
+        now = await self.read(transaction)
+        if isinstance(now, Decided):
+            return now
+        if now.version != seen.version and not force:
+            return Moved(Seen(now.version, Aggregates(now.aggregates.card, seen.aggregates.merchant)))
+        self.histories.add(Entity.CARD, transaction, dict(write.counted))
+        self._versions[transaction.card_id] += 1
+        self._stored[transaction.card_id, transaction.transaction_id] = write.stored
+        partition = self._keys.partition(transaction.card_id)
+        self._sequences[partition] += 1
+        self.log.append((partition, self._sequences[partition], write.record))
+        return Committed(partition, self._sequences[partition])
+
+    async def decided(self, card_id: str, transaction_id: str) -> bytes | None:
+        """See `DecisionStore.decided`."""
+        return self._stored.get((card_id, transaction_id))
+
+    async def count(self, partition: int, decisions: Sequence[Position]) -> int:
+        """See `EntityState.count`."""
+        new = 0
+        for sequence, t in decisions:
+            if sequence > self._counted[t.merchant_id, partition]:
+                self._counted[t.merchant_id, partition] = sequence
+                self.histories.add(Entity.MERCHANT, t, {Measure.COUNT: 1, Measure.AMOUNT: t.amount})
+                new += 1
+        return new
+
+    async def label(self, label: Label) -> bool:
+        """See `EntityState.label`."""
+        stands = self._labels.setdefault((label.card_id, label.transaction_id), label)
+        if stands is not label:
+            if stands != label:
+                raise LabelConflictError(f"another label stands for transaction {label.transaction_id}")
+            return False
+        for entity in Entity:
+            self.histories.add(entity, label, {Measure.FRAUDS: int(label.is_fraud)})
+        return True

@@ -1,0 +1,91 @@
+"""The Lua scripts: rendered with the features as their plan, and run on one Redis or on a cluster alike.
+
+The text, and so the digest, changes with the features: two versions can run side by side during a deployment.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from feature_store.definitions import AGGREGATES, STORED, Aggregate, Entity, Measure, Tile
+from feature_store.redis_client import Client
+
+EXPIRE_SECONDS = 45 * 86_400
+"""How long an entity without traffic is kept. Longer than any window reaches back, so its going is never seen."""
+
+Argument = str | bytes | int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script and its SHA-1, which is how Redis knows it."""
+
+    text: str
+    digest: str
+
+    def command(self, keys: Sequence[str], arguments: Sequence[Argument]) -> tuple[Argument, ...]:
+        """Give the EVALSHA command that runs it."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+    async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run it; a server that does not have it yet is given its text."""
+        try:
+            return await client.execute_command(*self.command(keys, arguments))
+        except NoScriptError:  # nothing ran, so running it now is no repetition
+            return await client.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
+
+
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+
+
+async def run_all(client: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run several scripts in one round trip (one a node on a cluster) and give their replies in order.
+
+    Raises:
+        redis.exceptions.RedisError: the first error among the replies; calls after it may have run.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for script, keys, arguments in calls:
+        pipeline.execute_command(*script.command(keys, arguments))
+    replies = await pipeline.execute(raise_on_error=False)
+    for index, (script, keys, arguments) in enumerate(calls):
+        if isinstance(replies[index], NoScriptError):
+            replies[index] = await script.run(client, keys, arguments)
+        elif isinstance(replies[index], Exception):
+            raise replies[index]
+    return replies
+
+
+def load(name: str) -> Script:
+    """Load `lua/NAME.lua`, with the plan and `lua/tiles.lua` before it."""
+    folder = files("feature_store") / "lua"
+    text = "\n".join((_plan(), (folder / "tiles.lua").read_text(), (folder / f"{name}.lua").read_text()))
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _plan() -> str:
+    """Render the definitions as the Lua table PLAN."""
+    tiles = _table({tile: f"{{seconds={tile.seconds}, kept={tile.kept}}}" for tile in Tile})
+    stored = _table({entity: _table({t: _list(m) for t, m in STORED[entity].items()}) for entity in Entity})
+    aggregates = _table({entity: "{" + ", ".join(map(_aggregate, AGGREGATES[entity])) + "}" for entity in Entity})
+    return (
+        f"local PLAN = {{tiles={tiles}, stored={stored}, aggregates={aggregates}, expire={EXPIRE_SECONDS},"
+        f" count='{Measure.COUNT}', frauds='{Measure.FRAUDS}', genuine='{Measure.GENUINE}',"
+        f" largest='{Measure.LARGEST_RATIO}'}}"
+    )
+
+
+def _aggregate(a: Aggregate) -> str:
+    return f"{{op='{a.op}', measure='{a.measure}', tile='{a.tile}', window={a.window}, delay={a.delay}}}"
+
+
+def _table(entries: dict[Any, str]) -> str:
+    return "{" + ", ".join(f"{key}={value}" for key, value in entries.items()) + "}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return "{" + ", ".join(f"'{name}'" for name in names) + "}"

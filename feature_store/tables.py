@@ -1,0 +1,238 @@
+"""Transactions in files: CSV and parquet tables, read as rows that obey the same rules as requests do.
+
+The columns stay in Arrow's memory; Python objects are made a batch at a time, so a million rows fit on a small machine.
+"""
+
+import importlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.currency import EXPONENT
+from feature_store.transaction import InvalidError, Transaction, parse
+
+REQUIRED = ("transaction_id", "card_id", "merchant_id", "event_time", "amount")
+OPTIONAL = ("currency", "channel", "country", "mcc", "device_id", "is_fraud", "pattern")
+BATCH = 10_000
+"""Rows that are Python objects at one time."""
+
+_AS_NAMED: Mapping[str, str] = MappingProxyType({})
+_FAR_FUTURE = datetime(9000, 1, 1, tzinfo=UTC)  # a table is history, or a simulation: no clock judges its times
+_TRUTH = {"1": True, "true": True, "0": False, "false": False}
+
+
+class TableError(ValueError):
+    """A file that cannot be read as transactions; the message says which column, or which row and field."""
+
+
+class MissingExtraError(ImportError):
+    """pyarrow is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A transaction and what is known of it: fraud or not, and the name of the fraud pattern if it was simulated."""
+
+    transaction: Transaction
+    is_fraud: bool | None = None
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in order of event time. `len` is known at once; iterating makes the rows, and can be repeated.
+
+    Raises:
+        TableError: while iterating, a row breaks a rule of `feature_store.transaction`.
+    """
+
+    columns: Any = field(repr=False)
+    """A `pyarrow.Table` whose columns have our names, ids as text and `event_time` in microseconds, UTC."""
+    numbers: npt.NDArray[np.int64] = field(repr=False)
+    """Shape (len,): each row's place in the file, from 1."""
+    minor_units: bool
+    currency: str
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Make the rows, a batch at a time."""
+        names = self.columns.column_names
+        number = iter(self.numbers)
+        for batch in self.columns.to_batches(max_chunksize=BATCH):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield self._row(dict(zip(names, values, strict=True)), next(number))
+
+    def _row(self, values: dict[str, Any], number: int) -> Row:
+        known = {name: value for name, value in values.items() if value is not None}
+        try:
+            is_fraud = _truth(known.pop("is_fraud", None))
+            pattern = known.pop("pattern", "")
+            currency = known.setdefault("currency", self.currency)
+            if "amount" in known:
+                known["amount"] = _minor_units(known["amount"], 0 if self.minor_units else EXPONENT.get(currency, 0))
+            return Row(parse(Transaction, msgspec.json.encode(known), now=_FAR_FUTURE), is_fraud, pattern)
+        except InvalidError as error:
+            raise TableError(f"row {number}, {error}") from None
+
+
+def read_table(
+    path: Path,
+    *,
+    columns: Mapping[str, str] = _AS_NAMED,
+    minor_units: bool = False,
+    currency: str = "EUR",
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Table:
+    """Read transactions from a CSV file (by its suffix) or a parquet file, sorted by event time if they are not.
+
+    Args:
+        path: The file.
+        columns: Our field's name -> the file's column, where they differ.
+        minor_units: Whether `amount` is in minor units; else it is in currency units and is converted exactly.
+        currency: The currency of rows that name none.
+        start: Leave out what happened before.
+        end: Leave out what happened then or later.
+
+    Raises:
+        TableError: a column is missing, or holds what cannot be times. Rows are judged when they are made.
+        MissingExtraError: pyarrow is not installed.
+        OSError: the file cannot be opened.
+    """
+    if unknown := sorted(set(columns) - {*REQUIRED, *OPTIONAL}):
+        raise TableError(f"no field is called {', '.join(unknown)}; there are {', '.join(REQUIRED + OPTIONAL)}")
+    wanted = {name: columns.get(name, name) for name in (*REQUIRED, *OPTIONAL)}
+    raw = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    optional = {name for name in OPTIONAL if name not in columns}
+    if missing := [
+        column for name, column in wanted.items() if column not in raw.column_names and name not in optional
+    ]:
+        raise TableError(
+            f"{path.name} has no column {', '.join(missing)}; it has {', '.join(raw.column_names)}."
+            " Name the file's columns, as in merchant_id=terminal_id"
+        )
+    pa = _pyarrow()
+    table = pa.table(
+        {name: _converted(name, raw[column]) for name, column in wanted.items() if column in raw.column_names}
+    )
+    order = _order(table["event_time"].to_numpy(), start, end)
+    in_order = bool(np.all(np.diff(order) == 1))
+    rows = table.slice(order[0], len(order)) if in_order and len(order) else table.take(pa.array(order))
+    return Table(rows, order + 1, minor_units, currency)
+
+
+def _order(times: npt.NDArray[np.datetime64], start: datetime | None, end: datetime | None) -> npt.NDArray[np.int64]:
+    """Give the places of the rows in [start, end), by event time; rows of one time keep the file's order."""
+    order = np.argsort(times, kind="stable")
+    first, last = (
+        side if at is None else int(np.searchsorted(times, np.datetime64(_utc(at).replace(tzinfo=None)), sorter=order))
+        for at, side in ((start, 0), (end, len(order)))
+    )
+    return order[first:last]
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as CSV (by the suffix) or parquet, `amount` in currency units, so that `read_table` gives them back.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
+    pa = _pyarrow()
+    text = dict.fromkeys((*REQUIRED, *OPTIONAL), pa.string())
+    schema = pa.schema(text | {"event_time": pa.timestamp("us", "UTC"), "amount": pa.float64(), "is_fraud": pa.bool_()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    kind = _pyarrow("csv").CSVWriter if path.suffix == ".csv" else _pyarrow("parquet").ParquetWriter
+    with kind(str(unfinished), schema) as writer:
+        remaining = iter(rows)
+        while batch := list(itertools.islice(remaining, BATCH)):
+            writer.write_table(pa.Table.from_pylist([_record(row) for row in batch], schema=schema))
+    unfinished.replace(path)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """Give a row's columns. The quotient is the double nearest to the decimal, whose repr is that decimal."""
+    record = msgspec.structs.asdict(row.transaction)
+    record["amount"] = row.transaction.amount / 10 ** EXPONENT[row.transaction.currency]
+    return record | {"is_fraud": row.is_fraud, "pattern": row.pattern}
+
+
+def _pyarrow(module: str = "") -> Any:
+    """Import pyarrow, which only training and simulation need, when a table is read or written."""
+    try:
+        return importlib.import_module(f"pyarrow.{module}" if module else "pyarrow")
+    except ImportError as error:
+        raise MissingExtraError("tables need pyarrow: pip install 'realtime-fraud-detection[train]'") from error
+
+
+def _read_csv(path: Path) -> Any:
+    """Read every column as text: an amount keeps its decimals, an id its leading zeros."""
+    csv, text = _pyarrow("csv"), _pyarrow().string()
+    with csv.open_csv(path) as file:
+        names = file.schema.names
+    options = csv.ConvertOptions(column_types=dict.fromkeys(names, text), strings_can_be_null=True, null_values=[""])
+    return csv.read_csv(path, convert_options=options)
+
+
+def _read_parquet(path: Path) -> Any:
+    return _pyarrow("parquet").read_table(path)
+
+
+def _converted(name: str, column: Any) -> Any:
+    if name == "event_time":
+        return _instants(column)
+    return column if name in {"amount", "is_fraud"} else column.cast(_pyarrow().string())
+
+
+def _instants(column: Any) -> Any:
+    """Convert to microseconds, UTC; a time without a zone is taken as UTC."""
+    pa = _pyarrow()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pa.array([_instant(text, number) for number, text in enumerate(column.to_pylist(), 1)])
+    if not pa.types.is_timestamp(column.type) and not pa.types.is_date(column.type):
+        raise TableError(f"event_time: dates and times were expected, not {column.type}")
+    if column.null_count:
+        raise TableError(f"row {column.is_null().to_pylist().index(True) + 1}, event_time: is required")
+    return column.cast(pa.timestamp("us", "UTC"), safe=False)
+
+
+def _instant(text: str | None, number: int) -> datetime:
+    try:
+        return _utc(datetime.fromisoformat(text or ""))
+    except ValueError:
+        raise TableError(f"row {number}, event_time: must be a date and time as in ISO 8601") from None
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _minor_units(amount: float | str | Decimal, exponent: int) -> int:
+    """Convert exactly: the decimal that was written (a float's repr), rounded half up."""
+    try:
+        written = Decimal(repr(amount) if isinstance(amount, float) else amount)
+        return int(written.scaleb(exponent).quantize(Decimal(1), ROUND_HALF_UP))
+    except (InvalidOperation, ValueError, TypeError):
+        raise InvalidError("amount", "is not a number, or far too large") from None
+
+
+def _truth(value: float | str | None) -> bool | None:
+    if value is None:
+        return None
+    try:
+        return _TRUTH[value.strip().lower()] if isinstance(value, str) else {0: False, 1: True}[int(value)]
+    except (KeyError, ValueError):
+        raise InvalidError("is_fraud", "must be 0, 1, true or false") from None

@@ -1,0 +1,116 @@
+"""What comes in: a transaction to decide, and the label (chargeback) that may follow it days later.
+
+Both doors, the log and the training data use these two types, so a rule about a field stands here once.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from feature_store.card_number import contains_card_number
+from feature_store.currency import EXPONENT
+
+MAX_AMOUNT = 10**10
+"""Largest amount in minor units. Window sums stay exact (below 2**53) for 900,000 such transactions."""
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far ahead of our clock an event may be. A later one would push the card's real history out of its windows."""
+
+# Python's `$` also matches before a final newline, hence `(?!\n)`.
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+(?!\n)$")]
+"""An identifier that stands for the thing itself; never a card number."""
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class InvalidError(ValueError):
+    """Input that breaks a rule. `field` names the place, `message` the rule; neither repeats the value."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a transaction and its label share: which transaction, whose, where, when."""
+
+    transaction_id: Token
+    card_id: Token
+    merchant_id: Token
+    event_time: Instant
+
+    @property
+    def second(self) -> int:
+        """Event time in whole seconds since 1970, UTC: the only time that features know."""
+        return int(self.event_time.timestamp())
+
+
+class Transaction(Event, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A card payment to decide. `amount` is in minor units of `currency`, the cardholder's billing currency."""
+
+    amount: Annotated[int, msgspec.Meta(ge=0, le=MAX_AMOUNT)]
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}(?!\n)$")]
+    channel: Literal["pos", "ecommerce", "atm", "moto"] | None = None
+    country: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}(?!\n)$")] | None = None
+    mcc: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}(?!\n)$")] | None = None
+    device_id: Token | None = None
+
+
+class Label(Event, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became known of a transaction: a chargeback says fraud. `event_time` is the transaction's own."""
+
+    is_fraud: bool
+
+
+_AnyEvent = TypeVar("_AnyEvent", bound=Event)
+
+
+def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime) -> _AnyEvent:
+    """Read `raw` JSON as a `kind`, its time in UTC.
+
+    Raises:
+        InvalidError: the JSON is malformed, a field breaks its rule, or something looks like a card number.
+    """
+    try:
+        event: _AnyEvent = _DECODERS[kind].decode(raw)
+    except msgspec.ValidationError as error:
+        raise _named(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidError("body", "is not well-formed JSON in UTF-8") from None
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if isinstance(value, str) and contains_card_number(value):
+            raise InvalidError(name, "looks like a card number; send a token that stands for the card")
+    if isinstance(event, Transaction) and event.currency not in EXPONENT:
+        raise InvalidError("currency", "is not an ISO 4217 currency code")
+    if event.event_time < EARLIEST:
+        raise InvalidError("event_time", f"is before {EARLIEST.date()}")
+    if event.event_time > now + CLOCK_TOLERANCE:
+        raise InvalidError("event_time", f"is more than {CLOCK_TOLERANCE} ahead of the clock")
+    return msgspec.structs.replace(event, event_time=event.event_time.astimezone(UTC))
+
+
+_DECODERS: dict[type[Event], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Transaction, Label)
+}
+_PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(?P<field>\w+)`")
+_UNKNOWN = re.compile(r"contains unknown field `(?P<field>[\w.-]{1,64})`")
+
+
+def _named(message: str) -> InvalidError:
+    """Turn msgspec's message into the field's name and the rule it broke, without the sender's values."""
+    if missing := _MISSING.search(message):
+        return InvalidError(missing["field"], "is required")
+    if "unknown field" in message:
+        unknown = _UNKNOWN.search(message)
+        nameable = unknown is not None and not contains_card_number(unknown["field"])
+        return InvalidError(unknown["field"] if unknown and nameable else "body", "is not a known field")
+    place = _PLACE.search(message)
+    field = (place["path"] if place else "") or "body"
+    rule = _PLACE.sub("", message).replace("Expected", "must be")
+    if rule.startswith("Invalid enum value"):
+        rule = "is not one of the documented values"
+    return InvalidError(field, rule.replace("Invalid RFC3339 encoded datetime", "must be an RFC 3339 date and time"))

@@ -1,0 +1,92 @@
+"""`/v1/labels`: a chargeback comes in and goes to topic `labels`; it is accepted when the broker has it."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from feature_store.transaction import InvalidError, Label, parse
+from services.api import problems
+from services.api.body import MOST_BYTES, TooLargeError, read_body
+from services.decision.record import encode
+from services.kafka import open_producer
+from services.metrics import Metrics
+from services.settings import Settings
+from services.topics import LABELS
+
+
+class LabelAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in the log the label is."""
+
+    transaction_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class LabelSender:
+    """Sends labels; connects with the first one, so that decisions never wait for Kafka."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = contextlib.AsyncExitStack()
+        self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
+
+    async def send(self, label: Label) -> LabelAccepted:
+        """Send one label.
+
+        Raises:
+            KafkaError, TimeoutError: the broker did not acknowledge it; sending it again is safe.
+        """
+        producer = await self._connected()
+        sent = await asyncio.wait_for(
+            producer.send_and_wait(LABELS, encode(label), key=label.card_id.encode()),
+            self._settings.kafka_timeout_seconds,
+        )
+        return LabelAccepted(
+            transaction_id=label.transaction_id, topic=LABELS, partition=sent.partition, offset=sent.offset
+        )
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._connecting:
+            if self._producer is None:
+                self._producer = await self._open.enter_async_context(open_producer(self._settings))
+            return self._producer
+
+    async def aclose(self) -> None:
+        """Stop the producer, if one was started."""
+        await self._open.aclose()
+
+
+class Labels:
+    """The endpoint."""
+
+    def __init__(self, sender: LabelSender, metrics: Metrics, now: Callable[[], datetime]) -> None:
+        self._sender = sender
+        self._metrics = metrics
+        self._now = now
+
+    async def post(self, request: Request) -> Response:
+        """Accept the label in the body."""
+        outcome, response = await self._post(request)
+        self._metrics.requests.labels("http", outcome).inc()
+        return response
+
+    async def _post(self, request: Request) -> tuple[str, Response]:
+        try:
+            label = parse(Label, await read_body(request), now=self._now())
+            accepted = await self._sender.send(label)
+        except TooLargeError:
+            return "invalid", problems.too_large(MOST_BYTES)
+        except InvalidError as error:
+            return "invalid", problems.invalid(error.field, error.message)
+        except (KafkaError, TimeoutError):
+            return "unavailable", problems.unavailable("the label could not be written to the log in time")
+        return "accepted", Response(encode(accepted), 202, media_type="application/json")

@@ -1,0 +1,191 @@
+"""The use case: read, score, judge, commit. Both doors call it; it is the only writer of decisions.
+
+Nothing is written before the decision is known, and everything is written at once, if the card is still as it was read.
+If it moved, the transaction is scored again on the card as it is now.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from feature_store.decision_store import Committed, Decided, DecisionStore, Moved, Seen, Write
+from feature_store.definitions import FINGERPRINT, MERCHANT_DELAY
+from feature_store.formulas import Row, counted, row
+from feature_store.transaction import Transaction
+from services.decision.policy import CONTENTION, MERCHANT_LAG, Policy
+from services.decision.record import (
+    Answer,
+    digest,
+    encode,
+    features_of,
+    split_stored,
+    stored_form,
+    unplaced,
+)
+from services.metrics import Metrics
+
+ATTEMPTS = 32
+"""Most commits tried before one is forced and says so. Within a process a card's transactions take turns, so only other
+processes can be in the way."""
+
+
+class ConflictError(Exception):
+    """The transaction's id was decided with another body."""
+
+
+class Model(Protocol):
+    """What scores a row."""
+
+    @property
+    def name(self) -> str:
+        """The model's digest, shortened."""
+
+    def score(self, row: Row) -> float:
+        """Give the probability of fraud."""
+
+
+class Lag(Protocol):
+    """What knows how far merchant state is behind."""
+
+    def lag(self, second: int) -> float:
+        """Give seconds of event time, for an event at `second`."""
+
+    def committed(self, second: int) -> None:
+        """Note that an event at `second` is now in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer as JSON, the seconds each stage took, and whether it had been decided before."""
+
+    answer: bytes
+    stages: dict[str, float]
+    repeated: bool
+
+
+class Decide:
+    """`await decide(transaction)` decides it exactly once, however often and through whichever door it comes."""
+
+    def __init__(
+        self,
+        *,
+        store: DecisionStore,
+        model: Model,
+        policy: Policy,
+        merchants: Lag,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._policy = policy
+        self._policy_version = policy.version
+        self._merchants = merchants
+        self._metrics = metrics
+        self._now = now
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def __call__(self, transaction: Transaction) -> Outcome:
+        """Decide, or give the stored decision.
+
+        Raises:
+            ConflictError: the id was decided with another body.
+            redis.exceptions.RedisError: Redis did not answer; trying again is safe.
+        """
+        stopwatch = Stopwatch()
+        async with self._turns.setdefault(transaction.card_id, asyncio.Lock()):
+            outcome = await self._decide(transaction, stopwatch)
+        for stage, seconds in outcome.stages.items():
+            self._metrics.stage_seconds.labels(stage).observe(seconds)
+        return outcome
+
+    async def _decide(self, transaction: Transaction, stopwatch: "Stopwatch") -> Outcome:
+        lag_before = self._merchants.lag(transaction.second)
+        seen = await self._store.read(transaction)
+        lag = max(lag_before, self._merchants.lag(transaction.second))
+        self._metrics.merchant_lag.set(lag)
+        stopwatch.lap("read")
+        attempt = 0
+        while isinstance(seen, Seen):
+            attempt += 1
+            degraded = _degraded(lag, attempt)
+            answer, write = self._judge(transaction, seen, degraded, stopwatch)
+            result = await self._store.commit(transaction, seen, write, force=attempt > ATTEMPTS)
+            stopwatch.lap("commit")
+            match result:
+                case Committed():
+                    self._note(transaction, answer)
+                    return Outcome(split_stored(write.stored)[1], stopwatch.seconds, repeated=False)
+                case Moved():
+                    self._metrics.commit_conflicts.inc()
+                    seen = result.seen
+                case Decided():
+                    seen = result
+        return self._repeat(transaction, seen.stored, stopwatch)
+
+    def _judge(
+        self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: "Stopwatch"
+    ) -> tuple[Answer, Write]:
+        features = row(transaction, seen.aggregates)
+        score = self._model.score(features)
+        stopwatch.lap("score")
+        judgement = self._policy.judge(score, features, degraded)
+        stopwatch.lap("judge")
+        answer = Answer(
+            transaction_id=transaction.transaction_id,
+            action=judgement.action,
+            score=score,
+            reasons=judgement.reasons,
+            model=self._model.name,
+            policy=self._policy_version,
+            features_version=FINGERPRINT,
+            degraded=degraded,
+            stage_ms={stage: round(seconds * 1_000, 3) for stage, seconds in stopwatch.seconds.items()},
+        )
+        values = counted(transaction, seen.aggregates)
+        record = unplaced(
+            decided_at=self._now(),
+            transaction=transaction,
+            features=features_of(features),
+            predecessors=seen.version,
+            counted={measure.name.lower(): value for measure, value in values.items()},
+            answer=answer,
+        )
+        return answer, Write(values, stored_form(transaction, encode(answer)), record)
+
+    def _note(self, transaction: Transaction, answer: Answer) -> None:
+        self._merchants.committed(transaction.second)
+        self._metrics.decisions.labels(answer.action).inc()
+        for cause in answer.degraded:
+            self._metrics.degraded.labels(cause).inc()
+
+    def _repeat(self, transaction: Transaction, stored: bytes, stopwatch: "Stopwatch") -> Outcome:
+        body, answer = split_stored(stored)
+        if body != digest(transaction):
+            raise ConflictError(f"transaction {transaction.transaction_id} was decided with another body")
+        self._metrics.repeats.labels("decision").inc()
+        return Outcome(answer, stopwatch.seconds, repeated=True)
+
+
+def _degraded(lag: float, attempt: int) -> tuple[str, ...]:
+    """Name what this decision had to do without."""
+    causes = {MERCHANT_LAG: lag > MERCHANT_DELAY, CONTENTION: attempt > ATTEMPTS}
+    return tuple(cause for cause, holds in causes.items() if holds)
+
+
+class Stopwatch:
+    """Measures consecutive stages; a stage passed again adds up."""
+
+    def __init__(self) -> None:
+        self._last = perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End `stage` now."""
+        now = perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,50 @@
+"""All policy of talking to Kafka: nothing acknowledged is lost, nothing waits for ever."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from services.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """Open an idempotent producer: acknowledged by all replicas, in order, no duplicates from its own retries."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        enable_idempotence=True,
+        acks="all",
+        request_timeout_ms=int(settings.kafka_timeout_seconds * 1_000),
+    )
+    try:
+        await asyncio.wait_for(producer.start(), settings.kafka_timeout_seconds)
+        yield producer
+    finally:
+        await _stop(producer, settings)
+
+
+@contextlib.asynccontextmanager
+async def open_consumer(settings: Settings, group: str, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a member of a consumer group. It starts at the beginning, and only what is processed is committed."""
+    consumer = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=100,
+        max_poll_interval_ms=60_000,
+    )
+    try:
+        await asyncio.wait_for(consumer.start(), settings.kafka_timeout_seconds)
+        yield consumer
+    finally:
+        await _stop(consumer, settings)
+
+
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer, settings: Settings) -> None:
+    """Stop without waiting for ever, which aiokafka does while the broker is away."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.stop(), settings.kafka_timeout_seconds)

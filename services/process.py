@@ -1,0 +1,75 @@
+"""How a process runs: its work beside its HTTP server, until a signal or an error ends both.
+
+A process that cannot go on crashes with the reason; whoever started it starts it again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from starlette.types import ASGIApp
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, then finishes what it has begun and returns."""
+
+STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process: an HTTP application with its address, and the work beside it, if any."""
+
+    app: ASGIApp
+    host: str
+    port: int
+    work: Work | None = None
+
+
+async def serve(process: Process) -> None:
+    """Run until SIGINT or SIGTERM; raises what ended the work, if something did."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    server = _Server(
+        uvicorn.Config(
+            process.app,
+            host=process.host,
+            port=process.port,
+            access_log=False,  # a path may name a card
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=int(STOP_SECONDS),
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    working = asyncio.create_task(_until(stop, process.work))
+    await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    server.should_exit = True
+    await asyncio.wait_for(asyncio.gather(working, serving), STOP_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `serve`: the work ends first, then the server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _until(stop: asyncio.Event, work: Work | None) -> None:
+    await (work(stop) if work else stop.wait())
+
+
+def start_logging(level: str) -> None:
+    """Log to standard error, a line an event."""
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
