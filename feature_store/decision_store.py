@@ -86,6 +86,11 @@ class RedisDecisionStore:
         self._read_merchant = load("read_merchant")
         self._commit = load("commit")
 
+    async def prepare(self) -> None:
+        """Give Redis the scripts, so that the first transaction does not wait for their compilation."""
+        for script in (self._read_card, self._read_merchant, self._commit):
+            await self._client.script_load(script.text)
+
     async def read(self, transaction: Transaction) -> Seen | Decided:
         """See `DecisionStore.read`: one round trip."""
         t = transaction

@@ -41,24 +41,37 @@ class Pending:
 
 
 class Freshness:
-    """Tells whether merchant state is complete for an event, from a regular look and this process's own commits.
+    """Tells how far merchant state may be behind an event, from a regular look and this process's own commits.
 
-    Another process's commit is seen at the next look; until then only its being older than the feature's delay (two
-    minutes of event time) could make a difference.
+    It may say too much, never too little, but for one case: what another process committed since the last look. That can
+    only matter if it is older than the features' delay, two minutes of event time.
     """
 
     def __init__(self, pending: Pending) -> None:
         self._pending = pending
         self._oldest = math.inf
         self._since_look: list[int] = []
+        self._looking = asyncio.Lock()
 
     def committed(self, second: int) -> None:
         """Note a commit of this process, which the last look could not see."""
         self._since_look.append(second)
 
-    def lag(self, second: int) -> float:
-        """Give how many seconds of event time merchant state may be behind, for an event at `second`."""
+    def known_lag(self, second: int) -> float:
+        """Give, from what is known now, how many seconds of event time merchant state may be behind `second`."""
         return max(0.0, second - min(self._oldest, min(self._since_look, default=math.inf)))
+
+    async def lag(self, second: int, tolerated: float) -> float:
+        """Give the lag; look again before saying that it is more than tolerated.
+
+        Raises:
+            redis.exceptions.RedisError: Redis did not answer.
+        """
+        if self.known_lag(second) > tolerated:
+            async with self._looking:
+                if self.known_lag(second) > tolerated:
+                    await self.look()
+        return self.known_lag(second)
 
     async def look(self) -> None:
         """Ask Redis; what this process commits meanwhile is kept beside the answer."""

@@ -81,7 +81,8 @@ class Table:
             pattern = known.pop("pattern", "")
             currency = known.setdefault("currency", self.currency)
             if "amount" in known:
-                known["amount"] = _minor_units(known["amount"], 0 if self.minor_units else EXPONENT.get(currency, 0))
+                decimals = None if self.minor_units else EXPONENT.get(currency, 0)
+                known["amount"] = _minor_units(known["amount"], decimals)
             return Row(parse(Transaction, msgspec.json.encode(known), now=_FAR_FUTURE), is_fraud, pattern)
         except InvalidError as error:
             raise TableError(f"row {number}, {error}") from None
@@ -220,13 +221,16 @@ def _utc(at: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _minor_units(amount: float | str | Decimal, exponent: int) -> int:
-    """Convert exactly: the decimal that was written (a float's repr), rounded half up."""
+def _minor_units(amount: float | str | Decimal, decimals: int | None) -> int:
+    """Round half up the decimal that was written (a float's repr); `decimals` is None if it is in minor units."""
     try:
         written = Decimal(repr(amount) if isinstance(amount, float) else amount)
-        return int(written.scaleb(exponent).quantize(Decimal(1), ROUND_HALF_UP))
-    except (InvalidOperation, ValueError, TypeError):
+        minor = written.scaleb(decimals or 0).quantize(Decimal(1), ROUND_HALF_UP)
+    except (InvalidOperation, TypeError):
         raise InvalidError("amount", "is not a number, or far too large") from None
+    if not minor.is_finite() or (decimals is None and minor != written):
+        raise InvalidError("amount", "must be a number, and a whole one if it is in minor units")
+    return int(minor)
 
 
 def _truth(value: float | str | None) -> bool | None:

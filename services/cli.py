@@ -6,6 +6,10 @@ Commands import what they run when they run, so that serving needs no package of
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
 import typer
 import uvloop
@@ -109,6 +113,52 @@ def topics() -> None:
     except PartitionCountError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+class Door(StrEnum):
+    """The doors a replay can use."""
+
+    KAFKA = "kafka"
+    HTTP = "http"
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="CSV or parquet file of transactions", exists=True, dir_okay=False)],
+    door: Annotated[Door, typer.Option(help="way in")] = Door.HTTP,
+    rate: Annotated[str, typer.Option(help="transactions a second, or max")] = "max",
+    start: Annotated[datetime | None, typer.Option("--from", help="leave out what happened before")] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="leave out what happened then or later")] = None,
+    columns: Annotated[str, typer.Option(help="card_id=customer_id,...: our field = the file's column")] = "",
+    minor_units: Annotated[bool, typer.Option("--minor-units", help="amount is in minor units")] = False,
+    currency: Annotated[str, typer.Option(help="currency of rows that name none")] = "EUR",
+    label_delay: Annotated[str, typer.Option(help="label frauds so long after them, in event time")] = "7d",
+    paced: Annotated[
+        bool, typer.Option("--pace/--no-pace", help="wait for merchant state to catch up to its features' delay")
+    ] = True,
+    patience: Annotated[float, typer.Option(help="give up after so many seconds in which nothing moved")] = 60.0,
+    url: Annotated[str, typer.Option(help="the API, for --door http")] = "",
+    report: Annotated[Path | None, typer.Option(help="also write the report here, as JSON")] = None,
+) -> None:
+    """Stream a file of transactions into a door and wait until each is decided. Exit 1 if one was not, exactly once."""
+    from feature_store.tables import MissingExtraError, TableError, read_table
+    from services.replay import command
+    from services.replay.options import parse_columns, parse_delay, parse_rate
+    from services.replay.replay import Options, StuckError
+
+    settings = _settings()
+    try:
+        table = read_table(
+            file, columns=parse_columns(columns), minor_units=minor_units, currency=currency, start=start, end=end
+        )
+        options = Options(parse_rate(rate), parse_delay(label_delay), paced, patience)
+        address = url or f"http://{settings.api_host}:{settings.api_port}"
+        result = command.run(settings, table, door.value, address, options)
+    except (TableError, MissingExtraError, StuckError, ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    command.print_report(result, report)
+    raise typer.Exit(0 if result.complete else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The catalogue of all metrics: what each means, in which process, and what to do about it. There are no others."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 STAGE_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0,
@@ -12,6 +12,7 @@ class Metrics:
     """All metrics of one process, in a registry of its own (tests make as many as they like)."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series a counter, which nothing here asks for
         self.registry = CollectorRegistry()
 
         # --- traffic, errors and latency at the doors (api, worker) ---
@@ -53,7 +54,9 @@ class Metrics:
         # --- what runs (api, worker) ---
 
         # Model digest, policy and features version: joins every other series to what produced it.
-        self.serving = Info("fraud_serving", "Model, policy and features that run", registry=self.registry)
+        self.serving = self._gauge(
+            "serving_info", "Always 1; the labels say what runs", "model", "policy", "features_version"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"fraud_{name}", text, labels, registry=self.registry)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from model.scorer import load_scorer
 from redis.exceptions import RedisError
 
 from feature_store.decision_store import RedisDecisionStore
@@ -13,6 +12,7 @@ from feature_store.definitions import FINGERPRINT
 from feature_store.keys import Keys
 from feature_store.pending import Freshness, Pending
 from feature_store.redis_client import Client, connect
+from model.scorer import load_scorer
 from services.decision.decide import Decide
 from services.decision.policy import Policy
 from services.metrics import Metrics
@@ -52,10 +52,11 @@ async def open_deciding(settings: Settings, metrics: Metrics) -> AsyncIterator[D
     """
     scorer = load_scorer(settings.model_dir)
     policy = Policy(review=scorer.manifest.thresholds.review, decline=scorer.manifest.thresholds.decline)
-    metrics.serving.info({"model": scorer.name, "policy": policy.version, "features_version": FINGERPRINT})
+    metrics.serving.labels(scorer.version, policy.version, FINGERPRINT).set(1)
     keys = Keys(settings.partitions)
     async with open_redis(settings) as client:
         store = RedisDecisionStore(client, keys, keep_seconds=settings.decided_days * 86_400)
+        await store.prepare()
         merchants = Freshness(Pending(client, keys))
         async with merchants.watching(LOOK_SECONDS):
             decide = Decide(store=store, model=scorer, policy=policy, merchants=merchants, metrics=metrics, now=utc_now)

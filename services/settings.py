@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     ops_port: int = Field(8001, ge=0, le=65535, description="port of /health and /metrics of this process")
 
     redis_timeout_seconds: PositiveFloat = Field(
-        0.05, description="longest wait for one Redis reply on the way of a transaction; there is no retry"
+        0.08, description="longest wait for one Redis reply on the way of a transaction; there is no retry"
     )
     kafka_timeout_seconds: PositiveFloat = Field(
         10.0,

@@ -41,8 +41,8 @@ class Model(Protocol):
     """What scores a row."""
 
     @property
-    def name(self) -> str:
-        """The model's digest, shortened."""
+    def version(self) -> str:
+        """Names the model exactly."""
 
     def score(self, row: Row) -> float:
         """Give the probability of fraud."""
@@ -51,8 +51,11 @@ class Model(Protocol):
 class Lag(Protocol):
     """What knows how far merchant state is behind."""
 
-    def lag(self, second: int) -> float:
-        """Give seconds of event time, for an event at `second`."""
+    async def lag(self, second: int, tolerated: float) -> float:
+        """Give seconds of event time, for an event at `second`; make sure if it is more than `tolerated`."""
+
+    def known_lag(self, second: int) -> float:
+        """Give the same from what is known now."""
 
     def committed(self, second: int) -> None:
         """Note that an event at `second` is now in the log."""
@@ -104,9 +107,9 @@ class Decide:
         return outcome
 
     async def _decide(self, transaction: Transaction, stopwatch: "Stopwatch") -> Outcome:
-        lag_before = self._merchants.lag(transaction.second)
+        lag_before = await self._merchants.lag(transaction.second, MERCHANT_DELAY)
         seen = await self._store.read(transaction)
-        lag = max(lag_before, self._merchants.lag(transaction.second))
+        lag = max(lag_before, self._merchants.known_lag(transaction.second))
         self._metrics.merchant_lag.set(lag)
         stopwatch.lap("read")
         attempt = 0
@@ -140,7 +143,7 @@ class Decide:
             action=judgement.action,
             score=score,
             reasons=judgement.reasons,
-            model=self._model.name,
+            model=self._model.version,
             policy=self._policy_version,
             features_version=FINGERPRINT,
             degraded=degraded,

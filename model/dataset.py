@@ -1,0 +1,110 @@
+"""Training data by replay: rows go through the very histories and formulas that serve, in the order of the log.
+
+There is no second definition of a feature to drift away from the first: what the model is trained on is what the online
+system would have computed at that moment, with the labels that had arrived by then.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from feature_store import formulas
+from feature_store.definitions import FEATURES, LABEL_DELAY, MERCHANT_DELAY, Entity, Measure
+from feature_store.memory import Histories
+from feature_store.tables import Row
+from feature_store.transaction import Transaction
+
+CHARGEBACK_DELAY = timedelta(seconds=LABEL_DELAY - MERCHANT_DELAY)
+"""When the label of a fraud arrives, counted from its transaction: as late as the features allow."""
+
+
+class Rows(Protocol):
+    """Transactions in order of event time: a `feature_store.tables.Table`, a `model.simulator.Simulation`, a list."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """Go through them."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One line for each transaction, in order of event time."""
+
+    features: npt.NDArray[np.float32]
+    """Shape (n, len(FEATURES))."""
+    is_fraud: npt.NDArray[np.bool_]
+    """Shape (n,), as the next two. What turned out later; unknown counts as genuine."""
+    second: npt.NDArray[np.int64]
+    """Event time, seconds since 1970."""
+    card: npt.NDArray[np.int64]
+    """Numbers the cards from 0 in the order they appear."""
+
+    def __len__(self) -> int:
+        """Count the transactions."""
+        return len(self.second)
+
+    def between(self, start: int, end: int) -> "Dataset":
+        """Give the part with event times in [start, end), without copying."""
+        first, last = np.searchsorted(self.second, (start, end))
+        part = slice(int(first), int(last))
+        return Dataset(self.features[part], self.is_fraud[part], self.second[part], self.card[part])
+
+
+def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY) -> Dataset:
+    """Replay `rows` and keep the features of each transaction as of its own time.
+
+    Args:
+        rows: In order of event time.
+        label_delay: How long after its transaction a chargeback arrives and is counted.
+    """
+    n = len(rows)
+    data = Dataset(
+        np.empty((n, len(FEATURES)), np.float32), np.empty(n, np.bool_), np.empty(n, np.int64), np.empty(n, np.int64)
+    )
+    replay = Replay(int(label_delay.total_seconds()))
+    cards: dict[str, int] = {}
+    console = Console(stderr=True)
+    for at, row in enumerate(track(rows, "computing features", total=n, console=console, transient=True)):
+        data.features[at] = replay.decide(row)
+        data.is_fraud[at] = row.is_fraud is True
+        data.second[at] = row.transaction.second
+        data.card[at] = cards.setdefault(row.transaction.card_id, len(cards))
+    return data
+
+
+class Replay:
+    """The online system, sped up: histories, and the chargebacks that are on their way."""
+
+    def __init__(self, label_delay: int) -> None:
+        self._label_delay = label_delay
+        self._histories = Histories()
+        self._on_their_way: deque[Transaction] = deque()
+
+    def decide(self, row: Row) -> formulas.Row:
+        """Compute the features of a transaction, then count it for its card and its merchant.
+
+        The merchant is counted at once, not after a lag as online: the `delay` of its windows hides the difference.
+        """
+        transaction = row.transaction
+        self._receive_labels(transaction.second)
+        read = self._histories.read(transaction)
+        self._histories.add(Entity.CARD, transaction, formulas.counted(transaction, read))
+        self._histories.add(Entity.MERCHANT, transaction, {Measure.COUNT: 1, Measure.AMOUNT: transaction.amount})
+        if row.is_fraud:
+            self._on_their_way.append(transaction)
+        return formulas.row(transaction, read)
+
+    def _receive_labels(self, now: int) -> None:
+        while self._on_their_way and self._on_their_way[0].second + self._label_delay <= now:
+            charged_back = self._on_their_way.popleft()
+            for entity in Entity:
+                self._histories.add(entity, charged_back, {Measure.FRAUDS: 1})

@@ -1,0 +1,135 @@
+"""Follows the log while a replay runs: which decisions are in it, what was set aside, how far the updater is."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from services.dead_letter import DeadLetter
+from services.decision.record import decode_record
+from services.settings import Settings
+from services.topics import DECISIONS, LABELS, TRANSACTIONS, dead_letter
+from services.updater import GROUP as UPDATER
+
+LOOK_SECONDS = 0.01
+"""How often the updater's progress is looked at."""
+
+Identity = tuple[str, str]
+"""Card and transaction: the id of a decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A decision in the log."""
+
+    sequence: int
+    action: str
+    degraded: tuple[str, ...]
+    at: float
+    """When this process saw it, on its monotonic clock."""
+
+
+@dataclass
+class Watch:
+    """What the log has shown so far. `settled` is told what merchant state has, or will never have."""
+
+    settled: Callable[[Hashable], None]
+    decisions: dict[Identity, Seen] = field(default_factory=dict)
+    doubles: int = 0
+    """Decisions that stand in the log under a second sequence number: effects that happened twice."""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    set_aside: set[tuple[int, int]] = field(default_factory=set)
+    """Partition and offset in topic transactions of what went to the dead-letter topic."""
+    _behind: defaultdict[TopicPartition, deque[tuple[int, Hashable]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+
+    def record(self, record: ConsumerRecord) -> None:
+        """Take in a record of topic decisions or of the dead letters."""
+        if record.topic == DECISIONS:
+            self._decision(record)
+            return
+        letter = msgspec.json.decode(record.value, type=DeadLetter)
+        self.dead_letters[letter.cause] += 1
+        self.set_aside.add((letter.partition, letter.offset))
+        self.settled((letter.partition, letter.offset))
+
+    def _decision(self, record: ConsumerRecord) -> None:
+        decision = decode_record(record.value)
+        identity = (decision.transaction.card_id, decision.transaction.transaction_id)
+        known = self.decisions.get(identity)
+        if known is None:
+            answer = decision.answer
+            self.decisions[identity] = Seen(decision.sequence, answer.action, answer.degraded, time.perf_counter())
+        elif known.sequence != decision.sequence:
+            self.doubles += 1
+        self.expect(TopicPartition(record.topic, record.partition), record.offset, identity)
+
+    def expect(self, partition: TopicPartition, offset: int, key: Hashable) -> None:
+        """Call `settled(key)` when the updater has passed this place."""
+        self._behind[partition].append((offset, key))
+
+    def reached(self, partition: TopicPartition, offset: int) -> None:
+        """Take in that the updater has applied everything before `offset`."""
+        waiting = self._behind[partition]
+        while waiting and waiting[0][0] < offset:
+            self.settled(waiting.popleft()[1])
+
+
+@contextlib.asynccontextmanager
+async def watching(settings: Settings, watch: Watch) -> AsyncIterator[None]:
+    """Read the topics from their beginning into `watch`; yields when what was there before has been read."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False, auto_offset_reset="earliest",
+        fetch_max_wait_ms=50,
+    )  # fmt: skip
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await asyncio.wait_for(consumer.start(), settings.kafka_timeout_seconds)
+    try:
+        await asyncio.wait_for(admin.start(), settings.kafka_timeout_seconds)
+        topics = (DECISIONS, dead_letter(TRANSACTIONS))
+        consumer.assign([TopicPartition(topic, n) for topic in topics for n in range(settings.partitions)])
+        await _read_to(consumer, await consumer.end_offsets(consumer.assignment()), watch)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_follow(consumer, watch)), group.create_task(_follow_updater(admin, watch))]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    finally:
+        await admin.close()
+        await consumer.stop()
+
+
+async def _read_to(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], watch: Watch) -> None:
+    while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+        await _take(consumer, watch)
+
+
+async def _follow(consumer: AIOKafkaConsumer, watch: Watch) -> None:
+    while True:
+        await _take(consumer, watch)
+
+
+async def _take(consumer: AIOKafkaConsumer, watch: Watch) -> None:
+    for records in (await consumer.getmany(timeout_ms=200)).values():
+        for record in records:
+            watch.record(record)
+
+
+async def _follow_updater(admin: AIOKafkaAdminClient, watch: Watch) -> None:
+    coordinator = None
+    while True:
+        coordinator = coordinator or await admin.find_coordinator(UPDATER)
+        offsets = await admin.list_consumer_group_offsets(UPDATER, group_coordinator_id=coordinator)
+        for partition, (offset, _) in offsets.items():
+            if partition.topic in {DECISIONS, LABELS}:
+                watch.reached(partition, offset)
+        await asyncio.sleep(LOOK_SECONDS)

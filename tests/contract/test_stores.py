@@ -1,0 +1,204 @@
+"""One suite over both executions of the features: memory (Python) and Redis (Lua) must not differ in a single integer."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Seen, Write
+from feature_store.definitions import DAYS, NAMES, Measure
+from feature_store.entity_state import LabelConflictError, RedisEntityState
+from feature_store.formulas import counted, row
+from feature_store.keys import Keys
+from feature_store.memory import MemoryStore
+from feature_store.redis_client import connect
+from feature_store.transaction import MAX_AMOUNT, Label, Transaction
+
+KEYS = Keys(12)
+LEAP_DAY = int(datetime(2024, 2, 29, 23, 59, 30, tzinfo=UTC).timestamp())
+
+
+def transaction(number=0, card="c0", merchant="m0", amount=1_000, second=LEAP_DAY):
+    return Transaction(
+        transaction_id=f"t{number}",
+        card_id=card,
+        merchant_id=merchant,
+        amount=amount,
+        currency="EUR",
+        event_time=datetime.fromtimestamp(second, UTC),
+    )
+
+
+def label(of, *, is_fraud=True):
+    return Label(
+        transaction_id=of.transaction_id,
+        card_id=of.card_id,
+        merchant_id=of.merchant_id,
+        event_time=of.event_time,
+        is_fraud=is_fraud,
+    )
+
+
+class Both:
+    """A decision store and an entity state that belong together."""
+
+    def __init__(self, decisions, entities):
+        self.decisions = decisions
+        self.entities = entities
+
+    async def decide(self, t):
+        """What `decide` and the updater do, without a model: the outcome, and the features as served."""
+        seen = await self.decisions.read(t)
+        if isinstance(seen, Decided):
+            return seen, None
+        outcome = await self.decisions.commit(t, seen, Write(counted(t, seen.aggregates), b"answer", b"{}"))
+        await self.entities.count(outcome.partition, [(outcome.sequence, t)])
+        return outcome, (seen, row(t, seen.aggregates).tobytes())
+
+
+def memory():
+    store = MemoryStore(KEYS)
+    return Both(store, store)
+
+
+def redis(client):
+    return Both(RedisDecisionStore(client, KEYS, keep_seconds=3_600), RedisEntityState(client, KEYS))
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request, clean_redis):
+    if request.param == "memory":
+        yield memory()
+        return
+    client = connect(clean_redis, timeout=5)
+    yield redis(client)
+    await client.aclose()
+
+
+WRITE = Write({Measure.COUNT: 1}, b"answer", b'{"record":1}')
+
+
+async def test_what_was_decided_is_returned_and_counted_once(store):
+    first, _ = await store.decide(transaction())
+    again, _ = await store.decide(transaction())
+    assert isinstance(first, Committed)
+    assert again == Decided(b"answer")
+    seen = await store.decisions.read(transaction(1))
+    assert seen.version == 1
+
+
+async def test_a_commit_on_a_card_that_moved_writes_nothing_and_gives_the_state_now(store):
+    stale = await store.decisions.read(transaction(1))
+    await store.decide(transaction(2))
+    moved = await store.decisions.commit(transaction(1), stale, WRITE)
+    assert isinstance(moved, Moved)
+    assert moved.seen == Seen(1, moved.seen.aggregates)
+    assert await store.decisions.decided("c0", "t1") is None
+    assert isinstance(await store.decisions.commit(transaction(1), moved.seen, WRITE), Committed)
+
+
+async def test_a_forced_commit_takes_the_card_as_it_is_but_never_decides_twice(store):
+    stale = await store.decisions.read(transaction(1))
+    await store.decide(transaction(2))
+    assert isinstance(await store.decisions.commit(transaction(1), stale, WRITE, force=True), Committed)
+    assert await store.decisions.commit(transaction(1), stale, WRITE, force=True) == Decided(b"answer")
+
+
+async def test_sequences_of_a_partition_have_no_gap_and_other_partitions_count_for_themselves(store):
+    outcomes = [(await store.decide(transaction(n, card=f"c{n % 5}")))[0] for n in range(30)]
+    by_partition = {}
+    for outcome in outcomes:
+        by_partition.setdefault(outcome.partition, []).append(outcome.sequence)
+    assert len(by_partition) > 1
+    assert all(sequences == list(range(1, len(sequences) + 1)) for sequences in by_partition.values())
+
+
+async def test_a_decision_of_the_log_is_counted_for_its_merchant_once(store):
+    t = transaction()
+    assert await store.entities.count(3, [(7, t)]) == 1
+    assert await store.entities.count(3, [(7, t), (6, t)]) == 0
+    assert await store.entities.count(3, [(8, t)]) == 1
+    assert await store.entities.count(4, [(1, t)]) == 1  # another partition has numbers of its own
+
+
+async def test_the_first_label_of_a_transaction_stands(store):
+    t = transaction()
+    assert await store.entities.label(label(t))
+    assert not await store.entities.label(label(t))
+    with pytest.raises(LabelConflictError):
+        await store.entities.label(label(t, is_fraud=False))
+
+
+async def test_a_label_reaches_card_and_merchant_when_its_delay_is_over(store):
+    t = transaction()
+    await store.decide(t)
+    await store.entities.label(label(t))
+    for days, known in ((7, 0), (9, 1)):
+        later = transaction(1, second=LEAP_DAY + days * DAYS)
+        seen = await store.decisions.read(later)
+        assert named(later, seen)["card_frauds_30d"] == known
+        assert named(later, seen)["merchant_frauds_7d"] == known
+
+
+def named(t, seen):
+    return dict(zip(NAMES, row(t, seen.aggregates).tolist(), strict=True))
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["c0", "c1", "c2"]),
+        st.sampled_from(["m0", "m1"]),
+        st.one_of(st.integers(0, 10_000), st.integers(0, MAX_AMOUNT)),
+        st.sampled_from([0, 1, 59, 60, 3_600, 86_399, 8 * DAYS, 45 * DAYS]),  # seconds later
+        st.sampled_from([0, 0, 0, 120, 7_200, 3 * DAYS, 60 * DAYS]),  # late by
+        st.sampled_from(["", "", "again", "fraud", "genuine", "fraud first"]),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=STEPS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis):
+    """Duplicates, late and out-of-order events, labels before and after their transactions, month ends, leap days."""
+
+    async def compare():
+        client = connect(clean_redis, timeout=5)
+        await client.flushall()
+        python, lua = memory(), redis(client)
+        second = LEAP_DAY
+        for number, (card, merchant, amount, later, late, extra) in enumerate(steps):
+            second += later
+            t = transaction(number, card, merchant, amount, second - late)
+            if extra == "fraud first":
+                assert await python.entities.label(label(t)) == await lua.entities.label(label(t))
+            assert await python.decide(t) == await lua.decide(t)
+            if extra == "again":
+                assert await python.decide(t) == await lua.decide(t)
+            if extra in {"fraud", "genuine"}:
+                said = label(t, is_fraud=extra == "fraud")
+                assert await python.entities.label(said) == await lua.entities.label(said)
+        await client.aclose()
+
+    asyncio.run(compare())
+
+
+@given(steps=STEPS.filter(bool), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_read_of_a_merchant_does_not_depend_on_the_order_in_which_events_were_counted(steps, data):
+    events, second = [], LEAP_DAY
+    for number, (card, merchant, amount, later, late, _) in enumerate(steps):
+        second += later
+        events.append((number + 1, transaction(number, card, merchant, amount, second - late)))
+
+    async def read(order):
+        store = memory()
+        for sequence, t in order:
+            await store.entities.count(sequence, [(1, t)])  # a partition each: any order is one the log can have
+            await store.entities.label(label(t))
+        probe = transaction(999, merchant="m0", second=second + 8 * DAYS)
+        return (await store.decisions.read(probe)).aggregates.merchant
+
+    assert asyncio.run(read(events)) == asyncio.run(read(data.draw(st.permutations(events))))

@@ -1,0 +1,37 @@
+from collections import Counter
+
+from aiokafka.partitioner import DefaultPartitioner
+
+from feature_store.keys import Keys
+
+KEYS = Keys(12)
+
+
+def test_a_cards_partition_is_the_one_kafkas_own_partitioner_gives_its_key():
+    partitions = list(range(12))
+    for number in range(500):
+        card = f"card-{number}"
+        assert KEYS.partition(card) == DefaultPartitioner()(card.encode(), partitions, partitions)
+
+
+def test_cards_spread_over_all_partitions():
+    counts = Counter(KEYS.partition(f"c{number}") for number in range(12_000))
+    assert len(counts) == 12
+    assert max(counts.values()) < 1_300
+
+
+def test_all_keys_of_a_commit_carry_the_partition_as_their_hash_tag():
+    partition = KEYS.partition("c1")
+    tag = f"{{{partition}}}"
+    keys = (
+        KEYS.card("c1"),
+        KEYS.decided("c1", "t1"),
+        KEYS.sequence(partition),
+        KEYS.outbox(partition),
+        KEYS.pending(partition),
+    )
+    assert all(key.startswith(tag) for key in keys)
+
+
+def test_identifiers_cannot_be_confused_across_the_boundary_between_them():
+    assert KEYS.decided("a:b", "c") != KEYS.decided("a", "b:c")

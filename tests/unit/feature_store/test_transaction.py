@@ -1,0 +1,108 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feature_store.transaction import MAX_AMOUNT, InvalidError, Label, Transaction, parse
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+VALID = {
+    "transaction_id": "t-1",
+    "card_id": "card_1",
+    "merchant_id": "m:1",
+    "amount": 1250,
+    "currency": "EUR",
+    "event_time": "2026-11-01T12:00:00Z",
+}
+
+
+def parsed(**changes):
+    fields = {name: value for name, value in (VALID | changes).items() if value is not ...}
+    return parse(Transaction, json.dumps(fields).encode(), now=NOW)
+
+
+def test_a_valid_transaction_is_read_with_its_optional_fields():
+    transaction = parsed(channel="pos", country="DE", mcc="5411", device_id="d1")
+    assert (transaction.amount, transaction.channel, transaction.mcc) == (1250, "pos", "5411")
+    assert transaction.second == int(NOW.timestamp())
+
+
+def test_the_same_instant_in_another_zone_is_the_same_transaction():
+    assert parsed(event_time="2026-11-01T14:00:00+02:00") == parsed()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("transaction_id", ""),
+        ("transaction_id", "a" * 65),
+        ("transaction_id", "a/b"),
+        ("transaction_id", "a\n"),
+        ("transaction_id", "\udcff"),
+        ("transaction_id", 7),
+        ("card_id", ...),
+        ("merchant_id", None),
+        ("amount", -1),
+        ("amount", MAX_AMOUNT + 1),
+        ("amount", 10**40),
+        ("amount", 1e308),
+        ("amount", 12.5),
+        ("amount", "12"),
+        ("amount", True),
+        ("currency", "eur"),
+        ("currency", "XXX"),
+        ("currency", "EUR\n"),
+        ("event_time", "2026-11-01T12:00:00"),
+        ("event_time", "yesterday"),
+        ("event_time", 1_790_000_000),
+        ("event_time", "1999-12-31T23:59:59Z"),
+        ("event_time", (NOW + timedelta(minutes=6)).isoformat()),
+        ("event_time", "9999-12-31T23:59:59-14:00"),
+        ("channel", "telepathy"),
+        ("country", "Germany"),
+        ("mcc", "54"),
+        ("chanel", "pos"),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_by_the_name_of_its_field(field, value):
+    with pytest.raises(InvalidError) as refused:
+        parsed(**{field: value})
+    assert refused.value.field == field or (value == "\udcff" and refused.value.field == "body")
+
+
+@pytest.mark.parametrize("raw", [b"", b"[1]", b'"x"', b"{", b'{"amount": NaN}', b'{"amount": Infinity}', b"\xff\xfe"])
+def test_what_is_not_a_json_object_is_refused(raw):
+    with pytest.raises(InvalidError, match="body"):
+        parse(Transaction, raw, now=NOW)
+
+
+CARD_NUMBER = "4111111111111111"
+
+
+@pytest.mark.parametrize("field", ["transaction_id", "card_id", "merchant_id", "device_id"])
+@pytest.mark.parametrize("written", [CARD_NUMBER, f"x{CARD_NUMBER}", "4111-1111-1111-1111", "378282246310005"])
+def test_a_card_number_is_refused_in_every_field(field, written):
+    with pytest.raises(InvalidError, match="looks like a card number") as refused:
+        parsed(**{field: written})
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("place", ["amount", "channel", "currency", "event_time", CARD_NUMBER])
+def test_no_error_repeats_a_card_number(place):
+    with pytest.raises(InvalidError) as refused:
+        parsed(**{place: CARD_NUMBER})
+    assert CARD_NUMBER not in str(refused.value)
+
+
+def test_a_uuid_is_not_taken_for_a_card_number():
+    assert parsed(transaction_id="550e8400-4111-4111-8111-111111111111").transaction_id.startswith("550e")
+
+
+def test_a_label_is_held_to_the_same_rules():
+    fields = {name: VALID[name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
+    label = parse(Label, json.dumps(fields | {"is_fraud": True}).encode(), now=NOW)
+    assert label.is_fraud
+    with pytest.raises(InvalidError, match="is_fraud"):
+        parse(Label, json.dumps(fields).encode(), now=NOW)
+    with pytest.raises(InvalidError, match="amount"):
+        parse(Label, json.dumps(fields | {"is_fraud": True, "amount": 1}).encode(), now=NOW)
