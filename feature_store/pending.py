@@ -43,8 +43,8 @@ class Pending:
 class Freshness:
     """Tells how far merchant state may be behind an event, from a regular look and this process's own commits.
 
-    It may say too much, never too little, but for one case: what another process committed since the last look. That can
-    only matter if it is older than the features' delay, two minutes of event time.
+    It may say too much, never too little, but for one case: what another process committed since the last look. That
+    can only matter if it is older than the features' delay, two minutes of event time.
     """
 
     def __init__(self, pending: Pending) -> None:

@@ -5,6 +5,7 @@ Converters have been wrong without an error (a forest trained with NaN, for one)
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +39,12 @@ def to_onnx(classifier: HistGradientBoostingClassifier) -> bytes:
     """
     _round_thresholds(classifier)
     inputs = [(INPUT, FloatTensorType([None, classifier.n_features_in_]))]
-    model = convert_sklearn(
-        classifier, name="fraud", initial_types=inputs, options={"zipmap": False}, target_opset=OPSET
-    )
+    with warnings.catch_warnings():
+        # skl2onnx writes booleans where integers belong; this is why pyproject.toml asks for protobuf below 7.
+        warnings.filterwarnings("ignore", ".*Expected an int, got a boolean", DeprecationWarning)
+        model = convert_sklearn(
+            classifier, name="fraud", initial_types=inputs, options={"zipmap": False}, target_opset=OPSET
+        )
     graph = model.graph
     graph.initializer.append(helper.make_tensor("fraud_column", TensorProto.INT64, [1], [1]))
     graph.node.append(helper.make_node("Gather", ["probabilities", "fraud_column"], [OUTPUT], axis=1))

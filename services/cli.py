@@ -109,7 +109,9 @@ def topics() -> None:
 
     settings = _settings()
     try:
-        asyncio.run(ensure_topics(settings.kafka_bootstrap, settings.partitions))
+        asyncio.run(
+            ensure_topics(settings.kafka_bootstrap, settings.partitions, patience=settings.kafka_timeout_seconds)
+        )
     except PartitionCountError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -2,16 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 
 from services.settings import Settings
 
+PAUSE_SECONDS = 0.5
+"""Between two attempts to reach a broker that is not there yet."""
+
 
 @contextlib.asynccontextmanager
-async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """Open an idempotent producer: acknowledged by all replicas, in order, no duplicates from its own retries."""
+async def open_producer(settings: Settings, *, patient: bool = False) -> AsyncIterator[AIOKafkaProducer]:
+    """Open an idempotent producer: acknowledged by all replicas, in order, no duplicates from its own retries.
+
+    Args:
+        settings: where the broker is, and the longest wait for it.
+        patient: wait for a broker that is not there yet. For a process that can do nothing without it: ending and
+            starting again at once would take the processor from the broker that is starting beside it.
+    """
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,
         enable_idempotence=True,
@@ -19,7 +29,10 @@ async def open_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         request_timeout_ms=int(settings.kafka_timeout_seconds * 1_000),
     )
     try:
-        await asyncio.wait_for(producer.start(), settings.kafka_timeout_seconds)
+        if patient:
+            await when_there(producer.start, settings.kafka_timeout_seconds)
+        else:
+            await asyncio.wait_for(producer.start(), settings.kafka_timeout_seconds)
         yield producer
     finally:
         await _stop(producer, settings)
@@ -42,6 +55,20 @@ async def open_consumer(settings: Settings, group: str, *topics: str) -> AsyncIt
         yield consumer
     finally:
         await _stop(consumer, settings)
+
+
+async def when_there(start: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Call `start`, and again while no broker answers.
+
+    Raises:
+        TimeoutError: not started within `seconds`.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(KafkaConnectionError):
+                await start()
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer, settings: Settings) -> None:

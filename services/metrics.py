@@ -12,7 +12,7 @@ class Metrics:
     """All metrics of one process, in a registry of its own (tests make as many as they like)."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series a counter, which nothing here asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nothing asks for
         self.registry = CollectorRegistry()
 
         # --- traffic, errors and latency at the doors (api, worker) ---

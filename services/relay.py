@@ -105,7 +105,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Process]:
     metrics = Metrics()
     async with (
         open_redis(settings, patience=settings.kafka_timeout_seconds) as client,
-        open_producer(settings) as producer,
+        open_producer(settings, patient=True) as producer,
     ):
         outbox = Outbox(
             client, Keys(settings.partitions), owner=uuid.uuid4().hex, lease_milliseconds=LEASE_MILLISECONDS

@@ -3,6 +3,8 @@
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from services.kafka import when_there
+
 
 def dead_letter(topic: str) -> str:
     """Give the name of the topic where records go that `topic` should not have held."""
@@ -22,15 +24,20 @@ class PartitionCountError(RuntimeError):
     """A topic exists with another number of partitions than `FRAUD_PARTITIONS`."""
 
 
-async def ensure_topics(bootstrap: str, partitions: int) -> None:
+async def ensure_topics(bootstrap: str, partitions: int, *, patience: float = 0.0) -> None:
     """Create the topics that are missing, and check the partition count of all.
+
+    Args:
+        bootstrap: host:port of a broker.
+        partitions: of every topic.
+        patience: how many seconds to wait for a broker that is not there yet.
 
     Raises:
         PartitionCountError: a topic has another number of partitions. Cards would change their
             partition, so the count can only change with a rebuild from the log.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
+    await (when_there(admin.start, patience) if patience else admin.start())
     try:
         existing = set(await admin.list_topics())
         missing = [

@@ -116,7 +116,7 @@ async def open_updater(settings: Settings) -> AsyncIterator[Process]:
     keys = Keys(settings.partitions)
     async with (
         open_redis(settings, patience=settings.kafka_timeout_seconds) as client,
-        open_producer(settings) as producer,
+        open_producer(settings, patient=True) as producer,
         open_consumer(settings, GROUP, DECISIONS, LABELS) as consumer,
     ):
         state = RedisEntityState(client, keys)

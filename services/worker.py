@@ -62,7 +62,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Process]:
     metrics = Metrics()
     async with (
         open_deciding(settings, metrics) as deciding,
-        open_producer(settings) as producer,
+        open_producer(settings, patient=True) as producer,
         open_consumer(settings, GROUP, TRANSACTIONS) as consumer,
     ):
         door = TransactionDoor(deciding.decide, DeadLetters(producer, metrics), metrics, utc_now)

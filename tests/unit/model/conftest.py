@@ -9,13 +9,20 @@ from model.simulator import Parameters, simulate
 from model.split import Settings, split
 from model.train import fit
 
-SMALL = Parameters(cards=120, merchants=50, days=30, rates=Rates(merchants=3.0, cards=4.0, lists=1.0))
-SETTINGS = replace(Settings(), choosing=timedelta(days=4), testing=timedelta(days=4), trees=12, genuine_rows=800)
+SMALL = Parameters(cards=350, merchants=120, days=40, rates=Rates(merchants=1.0, cards=2.0, lists=0.4))
+SETTINGS = replace(
+    Settings(),
+    choosing=timedelta(days=6),
+    testing=timedelta(days=6),
+    trees=30,
+    learning_rate=0.1,
+    genuine_rows=3_000,
+)
 
 
 @pytest.fixture(scope="session")
 def small():
-    """A simulation of some 5,000 transactions with every pattern in it."""
+    """A simulation of some 20,000 transactions with every pattern in it."""
     return simulate(SMALL)
 
 

@@ -1,0 +1,162 @@
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from feature_store.definitions import NAMES
+from feature_store.tables import write_table
+from model import train as training
+from model.dataset import Dataset
+from model.scorer import load_scorer
+from model.simulator import Parameters, simulate
+from model.split import Settings, TrainingError, split
+from model.train import column_names, duration, fit, train
+
+DAY = 86_400
+
+
+def a_dataset(days: int, *, frauds: bool = True) -> Dataset:
+    """A transaction every hour, every tenth of them fraud."""
+    n = days * 24
+    second = 1_767_225_600 + np.arange(n, dtype=np.int64) * 3_600
+    fraud = np.arange(n) % 10 == 0 if frauds else np.zeros(n, np.bool_)
+    return Dataset(np.zeros((n, len(NAMES)), np.float32), fraud, second, np.zeros(n, np.int64))
+
+
+def days_of(ranges, data) -> list[tuple[float, float]]:
+    begin = int(data.second[0])
+    return [((start - begin) / DAY, (end - begin) / DAY) for start, end in ranges]
+
+
+def test_time_is_cut_into_warm_up_training_gap_choosing_and_testing():
+    data = a_dataset(90)
+    parts = split(data, Settings())
+    assert days_of(parts.ranges, data) == [(30, 69), (76, 83), (83, 90)]
+    assert [len(part) for part in (parts.train, parts.choose, parts.test)] == [39 * 24, 7 * 24, 7 * 24]
+
+
+def test_the_gap_is_the_label_delay_and_a_short_history_has_a_short_warm_up():
+    data = a_dataset(40)
+    parts = split(data, replace(Settings(), label_delay=timedelta(days=6)))
+    assert days_of(parts.ranges, data) == [(10, 20), (26, 33), (33, 40)]
+
+
+@pytest.mark.parametrize("data", [a_dataset(90, frauds=False), a_dataset(15), a_dataset(0)])
+def test_too_few_days_or_no_frauds_are_refused(data):
+    with pytest.raises(TrainingError):
+        split(data, Settings())
+
+
+def test_all_frauds_and_a_sample_of_the_genuine_are_trained_on(parts, settings, fitted):
+    _, share = fitted
+    genuine = np.count_nonzero(~parts.train.is_fraud)
+    assert genuine > settings.genuine_rows
+    assert share == settings.genuine_rows / genuine
+
+
+def test_scores_are_corrected_for_the_sampling(parts, settings):
+    """The mean score over the training range is the share of frauds in it, however many genuine ones were drawn."""
+    for genuine_rows in (1_000, 10**9):
+        classifier, _ = fit(parts.train, replace(settings, genuine_rows=genuine_rows, trees=40))
+        mean = classifier.predict_proba(parts.train.features)[:, 1].mean()
+        assert mean == pytest.approx(parts.train.is_fraud.mean(), rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def trained_twice(small, settings, tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+    manifests = [train(small, folder, source="simulator", details={}, settings=settings) for folder in folders]
+    return folders, manifests
+
+
+def test_equal_input_and_settings_give_equal_bytes(trained_twice):
+    (first, second), _ = trained_twice
+    for name in ("model.onnx", "manifest.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert sorted(file.name for file in first.iterdir()) == ["manifest.json", "model.onnx"]
+
+
+def test_another_seed_gives_another_model(trained_twice, small, settings, tmp_path):
+    _, (manifest, _) = trained_twice
+    other = train(small, tmp_path, source="simulator", details={}, settings=replace(settings, seed=8))
+    assert other.model_digest != manifest.model_digest
+
+
+def test_the_manifest_says_where_the_model_comes_from_and_holds_no_path_of_this_machine(trained_twice, parts):
+    (folder, _), (manifest, _) = trained_twice
+    text = (folder / "manifest.json").read_text()
+    assert str(folder) not in text
+    assert json.loads(text)["features"] == list(NAMES)
+    assert manifest.training.rows == len(parts.train)
+    assert manifest.training.frauds == np.count_nonzero(parts.train.is_fraud)
+    assert manifest.training.trained_on[1] < manifest.training.thresholds_chosen_on[0]
+    assert set(manifest.versions) == {"python", "numpy", "onnx", "scikit-learn", "skl2onnx"}
+
+
+def test_the_model_is_far_better_than_chance_and_its_thresholds_keep_their_word(trained_twice, parts, fitted, settings):
+    _, (manifest, _) = trained_twice
+    assert manifest.metrics["average_precision"] > 3 * manifest.metrics["fraud_share"]
+    score = fitted[0].predict_proba(parts.choose.features)[:, 1]
+    thresholds = manifest.thresholds
+    assert np.mean(parts.choose.is_fraud[score >= thresholds.decline]) >= settings.decline_precision
+    assert 0 < thresholds.review <= thresholds.decline <= 1
+    assert set(thresholds.meaning) == {"review", "decline"}
+
+
+def test_what_was_written_is_served(trained_twice, parts, fitted):
+    (folder, _), (manifest, _) = trained_twice
+    scorer = load_scorer(folder)
+    assert scorer.manifest == manifest
+    rows = parts.test.features[:50]
+    assert [scorer.score(row) for row in rows] == pytest.approx(fitted[0].predict_proba(rows)[:, 1], abs=1e-6)
+
+
+@pytest.fixture
+def command():
+    app = Typer()
+    app.command()(training.main)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_trains_from_a_file_with_its_own_column_names(tmp_path, command, monkeypatch, settings):
+    monkeypatch.setattr(training, "_DEFAULTS", settings)
+    path, out = tmp_path / "t.csv", tmp_path / "model"
+    write_table(path, simulate(Parameters(cards=60, merchants=20, days=30)))
+    path.write_text(path.read_text().replace('"card_id"', '"customer"', 1))
+    options = ("--columns", "card_id=customer", "--label-delay", "6d", "--trees", 3, "--genuine-rows", 300)
+    result = command(path, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "average_precision" in result.output
+    training_of = load_scorer(out).manifest.training
+    assert (training_of.source, training_of.settings["trees"], training_of.settings["label_delay"]) == (
+        "t.csv",
+        3,
+        "P6D",
+    )
+    assert len(training_of.source_details["sha256"]) == 64
+
+
+def test_a_file_that_cannot_be_trained_on_is_a_usage_error_with_its_reason(tmp_path, command):
+    path = tmp_path / "t.csv"
+    write_table(path, list(simulate(Parameters(cards=5, merchants=5, days=2))))
+    for arguments, reason in (((path,), "labelled frauds"), ((path, "--columns", "card_id=pan"), "no column pan")):
+        result = command(*arguments, "--out", tmp_path / "model")
+        assert result.exit_code == 2
+        assert reason in result.output
+    assert not (tmp_path / "model").exists()
+
+
+def test_durations_and_column_names_are_read_from_text():
+    assert (duration("7d"), duration("36h")) == (timedelta(days=7), timedelta(hours=36))
+    assert column_names("card_id=customer_id, amount=eur") == {"card_id": "customer_id", "amount": "eur"}
+    assert column_names("") == {}
+
+
+@pytest.mark.parametrize(("read", "text"), [(duration, "7"), (duration, "7 days"), (column_names, "card_id")])
+def test_text_that_is_neither_is_refused(read, text):
+    with pytest.raises(Exception, match="write "):
+        read(text)
