@@ -117,6 +117,19 @@ def topics() -> None:
         raise typer.Exit(1) from None
 
 
+@app.command()
+def schemas() -> None:
+    """Write the JSON Schemas of topics and API to services/schemas; refuse a change that breaks compatibility."""
+    from services.schema import IncompatibleError, write_schemas
+
+    try:
+        changed = write_schemas()
+    except IncompatibleError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo("\n".join(f"wrote {path.name}" for path in changed) or "nothing changed")
+
+
 class Door(StrEnum):
     """The doors a replay can use."""
 

@@ -63,12 +63,15 @@ async def when_there(start: Callable[[], Awaitable[None]], seconds: float) -> No
     Raises:
         TimeoutError: not started within `seconds`.
     """
-    async with asyncio.timeout(seconds):
-        while True:
-            with contextlib.suppress(KafkaConnectionError):
-                await start()
-                return
-            await asyncio.sleep(PAUSE_SECONDS)
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                with contextlib.suppress(KafkaConnectionError):
+                    await start()
+                    return
+                await asyncio.sleep(PAUSE_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"no Kafka broker answered within {seconds:g} s") from None
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer, settings: Settings) -> None:

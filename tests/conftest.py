@@ -60,10 +60,11 @@ def redis_url(server_loop, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture
 def clean_redis(redis_url) -> str:
-    """The same server, emptied."""
-    with Redis.from_url(redis_url) as client:
-        client.flushall()
-    return redis_url
+    """An empty database of the same server; the stack's is another one."""
+    url = redis_url.removesuffix("/0") + "/1"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url
 
 
 @pytest.fixture(scope="session")

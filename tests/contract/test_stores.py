@@ -166,7 +166,7 @@ def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis)
 
     async def compare():
         client = connect(clean_redis, timeout=5)
-        await client.flushall()
+        await client.flushdb()
         python, lua = memory(), redis(client)
         second = LEAP_DAY
         for number, (card, merchant, amount, later, late, extra) in enumerate(steps):

@@ -7,7 +7,7 @@ from model.dataset import build
 from model.fraud_patterns import Rates
 from model.simulator import Parameters, simulate
 from model.split import Settings, split
-from model.train import fit
+from model.train import fit, train
 
 SMALL = Parameters(cards=350, merchants=120, days=40, rates=Rates(merchants=1.0, cards=2.0, lists=0.4))
 SETTINGS = replace(
@@ -45,3 +45,11 @@ def parts(data, settings):
 def fitted(parts, settings):
     """A classifier, and the share of genuine transactions it saw."""
     return fit(parts.train, settings)
+
+
+@pytest.fixture(scope="session")
+def shipped(small, settings, tmp_path_factory):
+    """A directory with a trained model."""
+    folder = tmp_path_factory.mktemp("shipped")
+    train(small, folder, source="simulator", details={}, settings=settings)
+    return folder

@@ -13,14 +13,6 @@ from onnx import TensorProto, helper
 from feature_store.definitions import FINGERPRINT, NAMES
 from model.export import to_onnx
 from model.scorer import ModelRefusedError, load_scorer
-from model.train import train
-
-
-@pytest.fixture(scope="module")
-def shipped(small, settings, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shipped")
-    train(small, folder, source="simulator", details={}, settings=settings)
-    return folder
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from feature_store.definitions import NAMES
 from feature_store.tables import write_table
 from model import train as training
 from model.dataset import Dataset
+from model.export import to_onnx
 from model.scorer import load_scorer
 from model.simulator import Parameters, simulate
 from model.split import Settings, TrainingError, split
@@ -63,33 +64,29 @@ def test_scores_are_corrected_for_the_sampling(parts, settings):
     for genuine_rows in (1_000, 10**9):
         classifier, _ = fit(parts.train, replace(settings, genuine_rows=genuine_rows, trees=40))
         mean = classifier.predict_proba(parts.train.features)[:, 1].mean()
-        assert mean == pytest.approx(parts.train.is_fraud.mean(), rel=0.15)
+        assert mean == pytest.approx(parts.train.is_fraud.mean(), rel=0.3)
 
 
 @pytest.fixture(scope="module")
-def trained_twice(small, settings, tmp_path_factory):
-    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    manifests = [train(small, folder, source="simulator", details={}, settings=settings) for folder in folders]
-    return folders, manifests
+def manifest(shipped):
+    return load_scorer(shipped).manifest
 
 
-def test_equal_input_and_settings_give_equal_bytes(trained_twice):
-    (first, second), _ = trained_twice
+def test_equal_input_and_settings_give_equal_bytes(shipped, small, settings, tmp_path):
+    train(small, tmp_path, source="simulator", details={}, settings=settings)
     for name in ("model.onnx", "manifest.json"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
-    assert sorted(file.name for file in first.iterdir()) == ["manifest.json", "model.onnx"]
+        assert (shipped / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert sorted(file.name for file in shipped.iterdir()) == ["manifest.json", "model.onnx"]
 
 
-def test_another_seed_gives_another_model(trained_twice, small, settings, tmp_path):
-    _, (manifest, _) = trained_twice
-    other = train(small, tmp_path, source="simulator", details={}, settings=replace(settings, seed=8))
-    assert other.model_digest != manifest.model_digest
+def test_another_seed_gives_another_model(parts, settings, fitted):
+    other, _ = fit(parts.train, replace(settings, seed=8))
+    assert to_onnx(other) != to_onnx(fitted[0])
 
 
-def test_the_manifest_says_where_the_model_comes_from_and_holds_no_path_of_this_machine(trained_twice, parts):
-    (folder, _), (manifest, _) = trained_twice
-    text = (folder / "manifest.json").read_text()
-    assert str(folder) not in text
+def test_the_manifest_says_where_the_model_comes_from_and_holds_no_path_of_this_machine(shipped, manifest, parts):
+    text = (shipped / "manifest.json").read_text()
+    assert str(shipped) not in text
     assert json.loads(text)["features"] == list(NAMES)
     assert manifest.training.rows == len(parts.train)
     assert manifest.training.frauds == np.count_nonzero(parts.train.is_fraud)
@@ -97,20 +94,18 @@ def test_the_manifest_says_where_the_model_comes_from_and_holds_no_path_of_this_
     assert set(manifest.versions) == {"python", "numpy", "onnx", "scikit-learn", "skl2onnx"}
 
 
-def test_the_model_is_far_better_than_chance_and_its_thresholds_keep_their_word(trained_twice, parts, fitted, settings):
-    _, (manifest, _) = trained_twice
-    assert manifest.metrics["average_precision"] > 3 * manifest.metrics["fraud_share"]
+def test_the_model_is_far_better_than_chance_and_its_thresholds_keep_their_word(manifest, parts, fitted, settings):
+    assert manifest.metrics["average_precision"] > 5 * manifest.metrics["fraud_share"]
     score = fitted[0].predict_proba(parts.choose.features)[:, 1]
     thresholds = manifest.thresholds
     assert np.mean(parts.choose.is_fraud[score >= thresholds.decline]) >= settings.decline_precision
+    assert np.mean(score >= thresholds.review) == pytest.approx(settings.review_share, abs=0.001)
     assert 0 < thresholds.review <= thresholds.decline <= 1
     assert set(thresholds.meaning) == {"review", "decline"}
 
 
-def test_what_was_written_is_served(trained_twice, parts, fitted):
-    (folder, _), (manifest, _) = trained_twice
-    scorer = load_scorer(folder)
-    assert scorer.manifest == manifest
+def test_what_was_written_is_served(shipped, parts, fitted):
+    scorer = load_scorer(shipped)
     rows = parts.test.features[:50]
     assert [scorer.score(row) for row in rows] == pytest.approx(fitted[0].predict_proba(rows)[:, 1], abs=1e-6)
 

@@ -162,5 +162,3 @@ async def test_another_process_that_was_faster_decides():
 
     decide, _ = decider(Late(Keys(12)))
     assert (await decide(transaction_of())).repeated
-
-

@@ -1,0 +1,63 @@
+"""What others rely on: the schemas in the repository are those of the types, and only ever extended."""
+
+import copy
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from services.schema import FOLDER, TYPES, IncompatibleError, current, incompatibilities, write_schemas
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_schema_in_the_repository_is_compatible_and_current(name):
+    written = json.loads((FOLDER / f"{name}.json").read_text())
+    assert list(incompatibilities(written, current(name))) == []
+    assert written == current(name), "an extension: write it with `fraud schemas`"
+    Draft202012Validator.check_schema(written)
+
+
+def test_no_schema_is_left_over():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(TYPES)
+
+
+def changed(change):
+    before = current("decisions")
+    now = copy.deepcopy(before)
+    change(now["$defs"])
+    return list(incompatibilities(before, now))
+
+
+def test_a_new_optional_field_is_an_extension():
+    assert changed(lambda types: types["Record"]["properties"].update(note={"type": "string"})) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda types: types["Record"]["properties"].pop("sequence"), ["Record.sequence is gone"]),
+        (lambda types: types.pop("Answer"), ["Answer is gone"]),
+        (lambda types: types["Record"]["required"].append("note"), ["Record.note would be required"]),
+        (
+            lambda types: types["Transaction"]["properties"]["amount"].update(type="string"),
+            ["Transaction.amount was integer and would be string"],
+        ),
+        (lambda types: types["Action"]["enum"].remove("review"), ["Action would not allow review"]),
+        (
+            lambda types: types["Record"]["properties"]["features"]["items"]["anyOf"].pop(),
+            ["Record.features[] was null or number and would be number"],
+        ),
+    ],
+)
+def test_what_would_break_a_producer_or_a_consumer_is_found(change, found):
+    assert changed(change) == found
+
+
+def test_an_incompatible_change_is_not_written(tmp_path):
+    write_schemas(tmp_path)
+    old = json.loads((tmp_path / "labels.json").read_text())
+    old["$defs"]["Label"]["properties"]["reason"] = {"type": "string"}
+    (tmp_path / "labels.json").write_text(json.dumps(old))
+    with pytest.raises(IncompatibleError, match=r"labels.json: Label.reason is gone"):
+        write_schemas(tmp_path)
+    assert "reason" in (tmp_path / "labels.json").read_text()

@@ -1,0 +1,192 @@
+"""A transaction through the whole system, over either door and both at once."""
+
+import asyncio
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from feature_store.keys import Keys
+from services.schema import FOLDER
+
+
+def schema(name):
+    return Draft202012Validator(json.loads((FOLDER / f"{name}.json").read_text()))
+
+
+def decisions_of(records, *transactions):
+    ids = {transaction["transaction_id"] for transaction in transactions}
+    return [record for record in records if record["transaction"]["transaction_id"] in ids]
+
+
+async def test_a_transaction_over_http_is_answered_and_its_decision_is_in_the_log(api, body, read_topic, eventually):
+    transaction = body(channel="pos", country="DE", mcc="5411", device_id="d1")
+    schema("transactions").validate(transaction)
+    response = await api.post("/v1/decisions", json=transaction)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["transaction_id"] == transaction["transaction_id"]
+    assert {"read", "score", "judge", "commit"} <= {
+        stage.split(";")[0].strip() for stage in response.headers["server-timing"].split(",")
+    }
+
+    async def logged():
+        return decisions_of(await read_topic("decisions"), transaction)
+
+    await eventually(logged, 20)
+    [record] = await logged()
+    schema("decisions").validate(record)
+    assert record["answer"] == answer
+    assert record["transaction"]["mcc"] == "5411"
+
+
+async def test_the_same_transaction_again_gets_the_same_answer_and_another_body_a_409(api, body, state):
+    transaction = body()
+    first = await api.post("/v1/decisions", json=transaction)
+    again = await asyncio.gather(*(api.post("/v1/decisions", json=transaction) for _ in range(20)))
+    assert {response.content for response in again} == {first.content}
+    other = await api.post("/v1/decisions", json=transaction | {"amount": 1})
+    assert other.status_code == 409
+    assert other.headers["content-type"] == "application/problem+json"
+    assert other.json()["errors"][0]["field"] == "transaction_id"
+    found = await api.get(f"/v1/decisions/{transaction['card_id']}/{transaction['transaction_id']}")
+    assert found.content == first.content
+    [card] = [value for key, value in state().items() if key.endswith(f"card:{transaction['card_id']}".encode())]
+    assert card[b"version"] == b"1"
+
+
+async def test_a_decision_that_is_not_there_is_not_found(api):
+    response = await api.get("/v1/decisions/nobody/nothing")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_a_transaction_over_kafka_is_decided_in_the_same_way(api, producer, body, eventually):
+    transaction = body()
+    await producer.send_and_wait("transactions", json.dumps(transaction).encode(), key=transaction["card_id"].encode())
+    path = f"/v1/decisions/{transaction['card_id']}/{transaction['transaction_id']}"
+
+    async def decided():
+        return (await api.get(path)).status_code == 200
+
+    await eventually(decided)
+    over_kafka = await api.get(path)
+    over_http = await api.post("/v1/decisions", json=transaction)
+    assert over_http.content == over_kafka.content
+
+
+async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_each(
+    api, producer, body, read_topic, eventually
+):
+    card, transactions = "both-doors", []
+    for _ in range(40):
+        transactions.append(body(card_id=card))
+
+    async def over_kafka(transaction):
+        await producer.send_and_wait("transactions", json.dumps(transaction).encode(), key=card.encode())
+
+    await asyncio.gather(
+        *(over_kafka(transaction) for transaction in transactions),
+        *(api.post("/v1/decisions", json=transaction) for transaction in transactions),
+    )
+
+    async def all_logged():
+        return len(decisions_of(await read_topic("decisions"), *transactions)) == 40
+
+    await eventually(all_logged, 20)
+    records = decisions_of(await read_topic("decisions"), *transactions)
+    assert sorted(record["predecessors"] for record in records) == list(range(40))
+
+
+BAD_RECORDS = {
+    b"": ("invalid", "body"),
+    b"not json": ("invalid", "body"),
+    b"[1, 2]": ("invalid", "body"),
+    b"\xff\xfe\x00": ("invalid", "body"),
+    b"[" * 50_000: ("invalid", "body"),
+    b'{"transaction_id": "t"}': ("invalid", "card_id"),
+}
+
+
+async def test_bad_records_are_set_aside_with_their_cause_and_never_block_a_partition(
+    api, producer, body, read_topic, eventually, stack
+):
+    card = "bad-records"
+    partition = Keys(stack.partitions).partition(card)
+    first, last = body(card_id=card), body(card_id=card)
+    changed = first | {"amount": 1}
+    bad = {
+        **BAD_RECORDS,
+        json.dumps(body(card_id=card, currency="XXX")).encode(): ("invalid", "currency"),
+        json.dumps(body(card_id=card, amount=1e308)).encode(): ("invalid", "amount"),
+        json.dumps(body(card_id=card, device_id="\ud800")).encode(): ("invalid", "body"),
+        json.dumps(body(card_id="4111111111111111")).encode(): ("invalid", "card_id"),
+        json.dumps(changed).encode(): ("conflict", "transaction_id"),
+    }
+    offsets = {}
+    for value in (json.dumps(first).encode(), *bad, json.dumps(last).encode()):
+        sent = await producer.send_and_wait("transactions", value, partition=partition)
+        offsets[sent.offset] = bad.get(value)
+    path = f"/v1/decisions/{card}/{last['transaction_id']}"
+
+    async def last_decided():
+        return (await api.get(path)).status_code == 200
+
+    await eventually(last_decided)
+    letters = {
+        letter["offset"]: letter
+        for letter in await read_topic("transactions.dead-letter")
+        if letter["partition"] == partition and letter["offset"] in offsets
+    }
+    found = {offset: (letter["cause"], letter["field"]) for offset, letter in letters.items()}
+    assert found == {offset: cause for offset, cause in offsets.items() if cause}
+    assert "4111111111111111" not in json.dumps(letters)
+    for letter in letters.values():
+        schema("dead-letter").validate(letter)
+
+
+async def test_a_decision_reaches_its_merchant_and_is_no_longer_pending(api, body, state, eventually):
+    transaction = body(amount=777)
+    await api.post("/v1/decisions", json=transaction)
+    name = f"merchant:{transaction['merchant_id']}".encode()
+
+    def counted():
+        now = state()
+        merchants = [value for key, value in now.items() if key.endswith(name)]
+        return merchants and not any(key.endswith(b"}pending") for key in now) and merchants
+
+    await eventually(counted)
+    [merchant] = counted()
+    assert b"n1 a777" in merchant.values()
+
+
+async def test_a_label_is_applied_once_and_a_contradiction_is_set_aside(api, body, state, read_topic, eventually):
+    transaction = body()
+    await api.post("/v1/decisions", json=transaction)
+    label = {name: transaction[name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
+    schema("labels").validate(label | {"is_fraud": True})
+    for is_fraud in (True, True, False):
+        response = await api.post("/v1/labels", json=label | {"is_fraud": is_fraud})
+        assert response.status_code == 202, response.text
+        assert response.json()["topic"] == "labels"
+
+    async def contradiction():
+        letters = await read_topic("labels.dead-letter")
+        return [letter for letter in letters if transaction["transaction_id"] in (letter["value"] or "")]
+
+    await eventually(contradiction)
+    assert [(letter["cause"], letter["field"]) for letter in await contradiction()] == [("conflict", "is_fraud")]
+    tiles = {
+        value
+        for key, fields in state().items()
+        for field, value in (fields.items() if isinstance(fields, dict) else ())
+        if field.startswith(b"d") and key.split(b":")[-1].decode() in {label["card_id"], label["merchant_id"]}
+    }
+    assert len(tiles) == 2
+    assert all(tile.endswith(b"f1") for tile in tiles)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_what_the_framework_refuses_is_a_problem_document_too(api, method):
+    response = await api.request(method, "/v1/labels")
+    assert (response.status_code, response.headers["content-type"]) == (405, "application/problem+json")
+    assert (await api.get("/v2")).headers["content-type"] == "application/problem+json"

@@ -1,0 +1,54 @@
+"""The catalogue of metrics is what the processes emit: all of it, and nothing else."""
+
+import json
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.metrics import Metrics
+
+NEEDS_TROUBLE = {
+    # What only trouble brings: each has a unit test of its own (test_decide.py) and no sample in a healthy run.
+    "fraud_degraded_decisions",
+}
+
+
+def families(text):
+    return {family.name: family for family in text_string_to_metric_families(text) if family.samples}
+
+
+async def test_each_metric_of_the_catalogue_is_emitted_by_traffic_and_none_outside_it(
+    stack, api, producer, body, eventually
+):
+    transaction = body()
+    await api.post("/v1/decisions", json=transaction)
+    await api.post("/v1/decisions", json=transaction)
+    await api.post("/v1/decisions", json=transaction | {"amount": 2})
+    label = {name: transaction[name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
+    await api.post("/v1/labels", json=label | {"is_fraud": True})
+    await producer.send_and_wait("transactions", json.dumps(body()).encode())
+    await producer.send_and_wait("transactions", b"bad")
+    catalogue = {family.name for family in Metrics().registry.collect()}
+
+    async def emitted():
+        found = {}
+        async with httpx.AsyncClient() as client:
+            for url in stack.urls.values():
+                found |= families((await client.get(f"{url}/metrics")).text)
+        return found
+
+    async def complete():
+        return set(await emitted()) >= catalogue - NEEDS_TROUBLE
+
+    await eventually(complete, 20)
+    found = await emitted()
+    assert set(found) <= catalogue
+    assert all(family.documentation for family in found.values())
+    edges = {sample.labels.get("le") for sample in found["fraud_stage_seconds"].samples}
+    assert "0.2" in edges
+
+
+async def test_every_process_says_that_it_is_healthy(stack):
+    async with httpx.AsyncClient() as client:
+        for url in stack.urls.values():
+            assert (await client.get(f"{url}/health")).json() == {"status": "ok"}

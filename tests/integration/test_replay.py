@@ -1,0 +1,96 @@
+"""`fraud replay`: every row of a file decided exactly once, features as training sees them, and again without effect."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+
+from feature_store.tables import read_table, write_table
+from model.dataset import build
+from model.simulator import Parameters, simulate
+
+# 40 cards over 12 days: some 700 transactions, frauds whose labels come in time, and bursts
+SMALL = Parameters(cards=40, merchants=25, days=12, seed=3)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("replay") / "transactions.csv"
+    write_table(path, simulate(SMALL))
+    return path
+
+
+def replay(stack, file, *options):
+    report = file.with_name("report.json")
+    report.unlink(missing_ok=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.cli", "replay", str(file), "--report", str(report), *options],
+        env=os.environ
+        | {
+            "FRAUD_KAFKA_BOOTSTRAP": stack.bootstrap,
+            "FRAUD_PARTITIONS": str(stack.partitions),
+            "FRAUD_REDIS_URL": stack.redis_url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return ended, json.loads(report.read_text()) if report.exists() else None
+
+
+@pytest.mark.parametrize("door", ["kafka", "http"])
+async def test_a_replay_decides_every_row_once_and_serves_the_features_of_training(
+    door, stack, file, read_topic, state, tmp_path
+):
+    rows = list(read_table(file))
+    prefix = f"{door}-"
+    mine = tmp_path / "mine.csv"
+    write_table(mine, [renamed(row, prefix) for row in rows])
+    options = ("--door", door, "--url", stack.url, "--label-delay", "7d")
+
+    ended, report = replay(stack, mine, *options)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (report["sent"], report["decided"], report["duplicates"]) == (len(rows), len(rows), 0)
+    assert (report["decided_twice"], report["behind"]) == (0, 0)
+    assert report["labels"] > 0
+
+    served = {
+        record["transaction"]["transaction_id"]: record["features"]
+        for record in await read_topic("decisions")
+        if record["transaction"]["transaction_id"].startswith(prefix)
+    }
+    dataset = build(read_table(mine))
+    offline = dict(zip((row.transaction.transaction_id for row in read_table(mine)), dataset.features, strict=True))
+    assert served.keys() == offline.keys()
+    for identity, values in served.items():
+        online = np.array([np.nan if value is None else value for value in values], np.float32)
+        np.testing.assert_array_equal(online, offline[identity], err_msg=identity)
+
+    before = state()
+    ended, report = replay(stack, mine, *options)
+    assert (ended.returncode, report["sent"], report["duplicates"]) == (0, len(rows), len(rows))
+    assert state() == before
+
+
+def renamed(row, prefix):
+    """The same row as if of another bank: the two doors' runs share nothing."""
+    t = row.transaction
+    names = {name: prefix + getattr(t, name) for name in ("transaction_id", "card_id", "merchant_id")}
+    return dataclasses.replace(row, transaction=msgspec.structs.replace(t, **names))
+
+
+def test_a_missing_column_is_named(stack, file):
+    ended, report = replay(stack, file, "--columns", "card_id=customer_id")
+    assert (ended.returncode, report) == (1, None)
+    assert "customer_id" in ended.stderr
+
+
+def test_a_file_that_is_not_there_is_an_error(stack, tmp_path):
+    ended, _ = replay(stack, tmp_path / "none.csv")
+    assert ended.returncode == 2
