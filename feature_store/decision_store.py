@@ -12,7 +12,7 @@ from feature_store.definitions import Measure
 from feature_store.formulas import Aggregates
 from feature_store.keys import Keys
 from feature_store.redis_client import Client
-from feature_store.scripts import load, run_all
+from feature_store.scripts import flat, load, run_all
 from feature_store.transaction import Transaction
 
 
@@ -120,8 +120,7 @@ class RedisDecisionStore:
             self._keys.pending(partition),
         )
         expected = "*" if force else seen.version
-        counted = [part for pair in write.counted.items() for part in pair]
-        arguments = (t.second, expected, self._keep_seconds, write.stored, write.record, *counted)
+        arguments = (t.second, expected, self._keep_seconds, write.stored, write.record, *flat(write.counted))
         outcome, *values = await self._commit.run(self._client, keys, arguments)
         if outcome == b"committed":
             return Committed(partition, values[0])

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from feature_store.definitions import Entity, Measure
+from feature_store.definitions import Entity
+from feature_store.formulas import counted_at_merchant
 from feature_store.keys import Keys
 from feature_store.redis_client import Client
-from feature_store.scripts import Call, load, run_all
+from feature_store.scripts import Call, flat, load, run_all
 from feature_store.transaction import Label, Transaction
 
 
@@ -47,7 +48,7 @@ class RedisEntityState:
             (
                 self._count,
                 (self._keys.merchant(t.merchant_id),),
-                (partition, sequence, t.second, Measure.COUNT, 1, Measure.AMOUNT, t.amount),
+                (partition, sequence, t.second, *flat(counted_at_merchant(t))),
             )
             for sequence, t in decisions
         ]

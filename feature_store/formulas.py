@@ -43,7 +43,7 @@ def row(transaction: Transaction, read: Aggregates) -> Row:
 
 
 def counted(transaction: Transaction, read: Aggregates) -> dict[Measure, int]:
-    """Give what this transaction adds to its card's tiles, and to its merchant's where they store the measure.
+    """Give what this transaction adds to its card's tiles.
 
     The ratio compares with the card's mean as read, so it depends on the card's earlier transactions in the log.
     """
@@ -59,6 +59,11 @@ def counted(transaction: Transaction, read: Aggregates) -> dict[Measure, int]:
         Measure.LARGEST_RATIO: ratio,
         Measure.HIGH_RATIOS: int(ratio > HIGH_RATIO),
     }
+
+
+def counted_at_merchant(transaction: Transaction) -> dict[Measure, int]:
+    """Give what this transaction adds to its merchant's tiles. Nothing here depends on the order of the log."""
+    return {Measure.COUNT: 1, Measure.AMOUNT: transaction.amount}
 
 
 def _amount(transaction: Transaction) -> float:

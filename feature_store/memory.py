@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from feature_store.decision_store import Committed, Decided, Moved, Seen, Write
 from feature_store.definitions import AGGREGATES, STORED, Entity, Measure
 from feature_store.entity_state import LabelConflictError, Position
-from feature_store.formulas import Aggregates
+from feature_store.formulas import Aggregates, counted_at_merchant
 from feature_store.keys import Keys
 from feature_store.tiles import History
 from feature_store.transaction import Event, Label, Transaction
@@ -89,7 +89,7 @@ class MemoryStore:
         for sequence, t in decisions:
             if sequence > self._counted[t.merchant_id, partition]:
                 self._counted[t.merchant_id, partition] = sequence
-                self.histories.add(Entity.MERCHANT, t, {Measure.COUNT: 1, Measure.AMOUNT: t.amount})
+                self.histories.add(Entity.MERCHANT, t, counted_at_merchant(t))
                 new += 1
         return new
 

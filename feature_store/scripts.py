@@ -4,7 +4,7 @@ The text, and so the digest, changes with the features: two versions can run sid
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -65,6 +65,11 @@ def load(name: str) -> Script:
     folder = files("feature_store") / "lua"
     text = "\n".join((_plan(), (folder / "tiles.lua").read_text(), (folder / f"{name}.lua").read_text()))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def flat(values: Mapping[Measure, int]) -> list[Argument]:
+    """Give values as the scripts take them: measure, integer, measure, ..."""
+    return [part for pair in values.items() for part in pair]
 
 
 def _plan() -> str:

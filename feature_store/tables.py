@@ -114,24 +114,26 @@ def read_table(
     """
     if unknown := sorted(set(columns) - {*REQUIRED, *OPTIONAL}):
         raise TableError(f"no field is called {', '.join(unknown)}; there are {', '.join(REQUIRED + OPTIONAL)}")
-    wanted = {name: columns.get(name, name) for name in (*REQUIRED, *OPTIONAL)}
     raw = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    optional = {name for name in OPTIONAL if name not in columns}
-    if missing := [
-        column for name, column in wanted.items() if column not in raw.column_names and name not in optional
-    ]:
-        raise TableError(
-            f"{path.name} has no column {', '.join(missing)}; it has {', '.join(raw.column_names)}."
-            " Name the file's columns, as in merchant_id=terminal_id"
-        )
+    names = _found(raw.column_names, columns, path.name)
     pa = _pyarrow()
-    table = pa.table(
-        {name: _converted(name, raw[column]) for name, column in wanted.items() if column in raw.column_names}
-    )
+    table = pa.table({name: _converted(name, raw[column]) for name, column in names.items()})
     order = _order(table["event_time"].to_numpy(), start, end)
     in_order = bool(np.all(np.diff(order) == 1))
     rows = table.slice(order[0], len(order)) if in_order and len(order) else table.take(pa.array(order))
     return Table(rows, order + 1, minor_units, currency)
+
+
+def _found(there: list[str], columns: Mapping[str, str], file: str) -> dict[str, str]:
+    """Give the file's column of each of our fields; only an optional one that nobody named may be absent."""
+    names = {name: columns.get(name, name) for name in (*REQUIRED, *OPTIONAL)}
+    absent = {name: column for name, column in names.items() if column not in there}
+    if missing := [column for name, column in absent.items() if name in REQUIRED or name in columns]:
+        raise TableError(
+            f"{file} has no column {', '.join(missing)}; it has {', '.join(there)}."
+            " Name the file's columns, as in merchant_id=terminal_id"
+        )
+    return {name: column for name, column in names.items() if name not in absent}
 
 
 def _order(times: npt.NDArray[np.datetime64], start: datetime | None, end: datetime | None) -> npt.NDArray[np.int64]:

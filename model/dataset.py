@@ -98,7 +98,7 @@ class Replay:
         self._receive_labels(transaction.second)
         read = self._histories.read(transaction)
         self._histories.add(Entity.CARD, transaction, formulas.counted(transaction, read))
-        self._histories.add(Entity.MERCHANT, transaction, {Measure.COUNT: 1, Measure.AMOUNT: transaction.amount})
+        self._histories.add(Entity.MERCHANT, transaction, formulas.counted_at_merchant(transaction))
         if row.is_fraud:
             self._on_their_way.append(transaction)
         return formulas.row(transaction, read)

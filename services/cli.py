@@ -112,7 +112,7 @@ def topics() -> None:
         asyncio.run(
             ensure_topics(settings.kafka_bootstrap, settings.partitions, patience=settings.kafka_timeout_seconds)
         )
-    except PartitionCountError as error:
+    except (PartitionCountError, TimeoutError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -1,4 +1,4 @@
-"""One suite over both executions of the features: memory (Python) and Redis (Lua) must not differ in a single integer."""
+"""One suite over both executions of the features: memory (Python) and Redis (Lua) agree in every integer."""
 
 import asyncio
 from datetime import UTC, datetime

@@ -77,9 +77,8 @@ async def test_a_transaction_over_kafka_is_decided_in_the_same_way(api, producer
 async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_each(
     api, producer, body, read_topic, eventually
 ):
-    card, transactions = "both-doors", []
-    for _ in range(40):
-        transactions.append(body(card_id=card))
+    card = "both-doors"
+    transactions = [body(card_id=card) for _ in range(40)]
 
     async def over_kafka(transaction):
         await producer.send_and_wait("transactions", json.dumps(transaction).encode(), key=card.encode())
