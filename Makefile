@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL_DIR ?= model/shipped
 HOST ?= http://127.0.0.1:8000
+RESULT ?= var/load.json
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -30,7 +31,7 @@ train: .venv/installed  ## make the model that ships again, from the simulator, 
 	$(BIN)/python -m model.train --out $(MODEL_DIR)
 
 load: .venv/installed  ## 100 transactions a second for 60 s against the running stack; fails if the budget does not hold
-	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -u 64 -r 64 --host $(HOST)
+	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -u 64 -r 64 --host $(HOST) --result $(RESULT)
 
 lock: .venv/installed  ## write requirements.lock from pyproject.toml
 	$(BIN)/python .ci/lock

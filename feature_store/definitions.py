@@ -29,12 +29,16 @@ class Tile(StrEnum):
     @property
     def seconds(self) -> int:
         """Length of one tile."""
-        return {Tile.MINUTE: MINUTES, Tile.HOUR: HOURS, Tile.DAY: DAYS}[self]
+        return _SECONDS[self]
 
     @property
     def kept(self) -> int:
         """How many tiles before the newest are kept: the longest window, its delay, and some for late events."""
-        return {Tile.MINUTE: 90, Tile.HOUR: 36, Tile.DAY: 41}[self]
+        return _KEPT[self]
+
+
+_SECONDS = {Tile.MINUTE: MINUTES, Tile.HOUR: HOURS, Tile.DAY: DAYS}
+_KEPT = {Tile.MINUTE: 90, Tile.HOUR: 36, Tile.DAY: 41}
 
 
 class Measure(StrEnum):

@@ -5,6 +5,7 @@ Tiles are a function of the set of events counted, not of their order: an entity
 `Tile.kept` before its newest event, and an event older than that leaves no trace, whether it came early or late.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,32 +50,58 @@ class History:
             for number in [number for number in numbered if number < oldest]:
                 del numbered[number]
 
-    def read(self, second: int, aggregates: Sequence[Aggregate]) -> tuple[int, ...]:
+    def read(self, second: int, aggregates: tuple[Aggregate, ...]) -> tuple[int, ...]:
         """Read each aggregate as of event time `second`."""
-        return tuple(self._one(second, aggregate) for aggregate in aggregates)
+        values = [0] * len(aggregates)
+        for window_of, asked in _by_window(aggregates).items():
+            window = self._window(second, window_of)
+            for place, a in asked:
+                values[place] = self._elapsed(second, a) if a.op is Op.ELAPSED else _combined(window, a)
+        return tuple(values)
 
-    def _one(self, second: int, a: Aggregate) -> int:
-        if a.op is Op.ELAPSED:
-            if self.newest is None or second - self.newest > a.window * a.tile.seconds:
-                return -1
-            return max(0, second - self.newest)
+    def _window(self, second: int, a: Aggregate) -> "Window":
+        """Collect the tiles of a window, newest first, each with its distance from the window's end."""
         last = last_tile(second, a)
         numbered = self.tiles[a.tile]
-        window = [(n, numbered[n]) for n in range(last, last - a.window, -1) if n in numbered]  # newest first
-        match a.op:
-            case Op.TOTAL:
-                values = [of(counts, a.measure) for _, counts in window]
-                return max(values, default=0) if a.measure is Measure.LARGEST_RATIO else sum(values)
-            case Op.SINCE:
-                return next((last - n for n, counts in window if of(counts, a.measure) > 0), -1)
-            case Op.RUN | Op.RUN_AGE:
-                length, age = 0, -1
-                for n, counts in window:
-                    if of(counts, Measure.GENUINE) > 0:
-                        break
-                    if frauds := of(counts, Measure.FRAUDS):
-                        length, age = length + frauds, last - n
-                return length if a.op is Op.RUN else age
+        if len(numbered) < a.window:
+            numbers = sorted((n for n in numbered if last - a.window < n <= last), reverse=True)
+        else:
+            numbers = [n for n in range(last, last - a.window, -1) if n in numbered]
+        return [(last - n, numbered[n]) for n in numbers]
+
+    def _elapsed(self, second: int, a: Aggregate) -> int:
+        if self.newest is None or second - self.newest > a.window * a.tile.seconds:
+            return -1
+        return max(0, second - self.newest)
+
+
+Window = list[tuple[int, Counts]]
+
+
+@functools.cache
+def _by_window(aggregates: tuple[Aggregate, ...]) -> dict[Aggregate, list[tuple[int, Aggregate]]]:
+    """Group aggregates, each with its place, by the window they look at; the first of a group stands for it."""
+    groups: dict[tuple[Tile, int, int], list[tuple[int, Aggregate]]] = {}
+    for place, a in enumerate(aggregates):
+        groups.setdefault((a.tile, a.window, a.delay), []).append((place, a))
+    return {asked[0][1]: asked for asked in groups.values()}
+
+
+def _combined(window: Window, a: Aggregate) -> int:
+    match a.op:
+        case Op.SINCE:
+            return next((ago for ago, counts in window if of(counts, a.measure) > 0), -1)
+        case Op.RUN | Op.RUN_AGE:
+            length, age = 0, -1
+            for ago, counts in window:
+                if of(counts, Measure.GENUINE) > 0:
+                    break
+                if frauds := of(counts, Measure.FRAUDS):
+                    length, age = length + frauds, ago
+            return length if a.op is Op.RUN else age
+        case _:
+            values = [of(counts, a.measure) for _, counts in window]
+            return max(values, default=0) if a.measure is Measure.LARGEST_RATIO else sum(values)
 
 
 def last_tile(second: int, aggregate: Aggregate) -> int:
@@ -84,7 +111,7 @@ def last_tile(second: int, aggregate: Aggregate) -> int:
     return (second - aggregate.delay) // aggregate.tile.seconds - 1
 
 
-def of(counts: Mapping[Measure, int], measure: Measure) -> int:
+def of(counts: Counts, measure: Measure) -> int:
     """Read one measure of a tile; never below zero, also where labels came before their transactions."""
     if measure is Measure.GENUINE:
         return max(0, counts.get(Measure.COUNT, 0) - counts.get(Measure.FRAUDS, 0))

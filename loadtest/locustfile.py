@@ -16,6 +16,7 @@ from locust import FastHttpUser, events, task
 from locust.env import Environment
 from locust.exception import StopUser
 
+from loadtest.machine import describe_machine
 from loadtest.schedule import Schedule
 from loadtest.transactions import live_transactions
 from loadtest.verdict import Samples, judge
@@ -115,5 +116,8 @@ def _judge(environment: Environment, **_: Any) -> None:
     verdict = judge(run.samples, scheduled=total, budget_ms=run.options.budget_ms, allowed=run.options.allowed)
     print(verdict)  # noqa: T201 - what the command is for
     if run.options.result:
-        run.options.result.write_text(json.dumps(verdict.as_json(), indent=2) + "\n")
+        load = {"rate": run.options.rate, "seconds": run.options.seconds, "seed": run.options.seed}
+        result = {"load": load, "verdict": verdict.as_json(), "machine": describe_machine()}
+        run.options.result.parent.mkdir(parents=True, exist_ok=True)
+        run.options.result.write_text(json.dumps(result, indent=2) + "\n")
     environment.process_exit_code = 0 if verdict.passed else 1

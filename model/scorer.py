@@ -4,16 +4,20 @@ It needs onnxruntime and no training library. Make it after a fork, never before
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from feature_store.definitions import FEATURES, FINGERPRINT
 from feature_store.formulas import Row
 from model.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 INPUT, OUTPUT = "features", "fraud_probability"
 _FATAL = 4
@@ -26,7 +30,7 @@ class ModelRefusedError(RuntimeError):
 class Scorer:
     """A model in memory. Thread-safe; one call takes some 20 microseconds, so call it inline."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession", manifest: Manifest) -> None:
         self.manifest = manifest
         self._score = single_row(session)
 
@@ -65,8 +69,11 @@ def load_scorer(directory: Path) -> Scorer:
     return scorer
 
 
-def open_session(model: bytes) -> onnxruntime.InferenceSession:
+def open_session(model: bytes) -> "onnxruntime.InferenceSession":
     """Open a model for single rows: one thread, the caller's, and no idle thread that spins."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.29 it reports home, unless told not to before this:
+    import onnxruntime  # noqa: PLC0415
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -74,7 +81,7 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def single_row(session: onnxruntime.InferenceSession) -> Callable[[Row], float]:
+def single_row(session: "onnxruntime.InferenceSession") -> Callable[[Row], float]:
     """Give the function that scores one row of shape (features,)."""
     run = session.run
     outputs = [OUTPUT]
@@ -99,7 +106,7 @@ def _read(path: Path) -> bytes:
         raise ModelRefusedError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _check_shape(session: onnxruntime.InferenceSession) -> None:
+def _check_shape(session: "onnxruntime.InferenceSession") -> None:
     """Compare names, type and width of the graph's input and output with what `single_row` sends and takes."""
     found = [(place.name, place.type, place.shape[-1]) for place in (*session.get_inputs(), *session.get_outputs())]
     wanted = [(INPUT, "tensor(float)", len(FEATURES)), (OUTPUT, "tensor(float)", 1)]

@@ -109,7 +109,7 @@ def topics() -> None:
 
     settings = _settings()
     try:
-        asyncio.run(
+        uvloop.run(
             ensure_topics(settings.kafka_bootstrap, settings.partitions, patience=settings.kafka_timeout_seconds)
         )
     except (PartitionCountError, TimeoutError) as error:

@@ -1,11 +1,24 @@
 """The catalogue of all metrics: what each means, in which process, and what to do about it. There are no others."""
 
+import itertools
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 STAGE_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0,
 )  # fmt: skip
 """Seconds. The budget, 0.2, is an edge, so 'within the budget' is an exact count and not an interpolation."""
+
+
+DOORS = ("http", "kafka")
+OUTCOMES = (
+    *("decided", "repeated", "conflict", "invalid"),  # transactions
+    *("found", "not_found", "accepted"),  # look-ups and labels
+    *("unavailable", "failed"),  # our fault: 503 and 500
+)
+ACTIONS = ("approve", "review", "decline")
+TOPICS = ("transactions", "decisions", "labels")
 
 
 class Metrics:
@@ -17,11 +30,10 @@ class Metrics:
 
         # --- traffic, errors and latency at the doors (api, worker) ---
 
-        # Everything that came through a door. outcome: decided | repeated | conflict | invalid | unavailable | found |
-        # not_found | accepted. Watch the share of `unavailable`: callers got no decision.
-        self.requests = self._counter("requests", "Requests and records, by door and outcome", "door", "outcome")
+        # Everything that came through a door. Watch the share of `unavailable` and `failed`: no decision was given.
+        self.requests = self._counter("requests", "Requests and records", door=DOORS, outcome=OUTCOMES)
         # First decisions only; a repeat is not a decision. A sudden shift between actions is model or data trouble.
-        self.decisions = self._counter("decisions", "Decisions committed, by action", "action")
+        self.decisions = self._counter("decisions", "Decisions committed, by action", action=ACTIONS)
         # Where the 200 ms go. stage: read | score | judge | commit, and total (a request from first byte to answer).
         self.stage_seconds = self._histogram("stage_seconds", "Time per stage of a decision", "stage")
 
@@ -29,10 +41,12 @@ class Metrics:
 
         # A card moved between read and commit and was scored again. High: one card hammered over several processes.
         self.commit_conflicts = self._counter("commit_conflicts", "Commits refused because the card had moved")
-        # Something came again and had no second effect. what: decision | count | label.
-        self.repeats = self._counter("repeats", "Repetitions that had no effect", "what")
+        # Something came again and had no second effect. what: decision | count.
+        self.repeats = self._counter("repeats", "Repetitions that had no effect", what=("decision", "count"))
         # Decisions that had to do without something and say so. cause: merchant_lag | contention.
-        self.degraded = self._counter("degraded_decisions", "Decisions marked as degraded", "cause")
+        self.degraded = self._counter(
+            "degraded_decisions", "Decisions marked as degraded", cause=("merchant_lag", "contention")
+        )
 
         # --- the log and what follows it (relay, worker, updater) ---
 
@@ -45,9 +59,9 @@ class Metrics:
         # Records behind the end of the topic, per partition.
         self.consumer_lag = self._gauge("consumer_lag_records", "Records not processed yet", "topic", "partition")
         # Chargebacks applied to state. outcome: applied | repeated.
-        self.labels = self._counter("labels", "Labels by outcome", "outcome")
+        self.labels = self._counter("labels", "Labels by outcome", outcome=("applied", "repeated"))
         # Records set aside because no retry can help. Each holds its cause; look at them.
-        self.dead_letters = self._counter("dead_letters", "Records sent to a dead-letter topic", "topic")
+        self.dead_letters = self._counter("dead_letters", "Records sent to a dead-letter topic", topic=TOPICS)
         # Sequence numbers that never came: the log lost records. Never above 0 on a durable broker.
         self.sequence_gaps = self._counter("sequence_gaps", "Sequence numbers missing in topic decisions")
 
@@ -58,8 +72,12 @@ class Metrics:
             "serving_info", "Always 1; the labels say what runs", "model", "policy", "features_version"
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"fraud_{name}", text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
+        """Make a counter that starts at 0 for all known label values: one born at 1 would have no rate."""
+        counter = Counter(f"fraud_{name}", text, list(labels), registry=self.registry)
+        for values in itertools.product(*labels.values()) if labels else ():
+            counter.labels(*values)
+        return counter
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"fraud_{name}", text, labels, registry=self.registry)

@@ -44,8 +44,10 @@ async def open_redis(settings: Settings, *, patience: float | None = None) -> As
 
 
 @contextlib.asynccontextmanager
-async def open_deciding(settings: Settings, metrics: Metrics) -> AsyncIterator[Deciding]:
-    """Open everything `decide` needs.
+async def open_deciding(
+    settings: Settings, metrics: Metrics, *, patience: float | None = None
+) -> AsyncIterator[Deciding]:
+    """Open everything `decide` needs; `patience` as in `open_redis`.
 
     Raises:
         model.scorer.ModelRefusedError: the model cannot be used, with the reason.
@@ -54,7 +56,7 @@ async def open_deciding(settings: Settings, metrics: Metrics) -> AsyncIterator[D
     policy = Policy(review=scorer.manifest.thresholds.review, decline=scorer.manifest.thresholds.decline)
     metrics.serving.labels(scorer.version, policy.version, FINGERPRINT).set(1)
     keys = Keys(settings.partitions)
-    async with open_redis(settings) as client:
+    async with open_redis(settings, patience=patience) as client:
         store = RedisDecisionStore(client, keys, keep_seconds=settings.decided_days * 86_400)
         await store.prepare()
         merchants = Freshness(Pending(client, keys))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from time import perf_counter
 
 from redis.exceptions import RedisError
 from starlette.requests import Request
@@ -12,7 +11,8 @@ from feature_store.card_number import contains_card_number
 from feature_store.decision_store import DecisionStore
 from feature_store.transaction import InvalidError, Transaction, parse
 from services.api import problems
-from services.api.body import MOST_BYTES, TooLargeError, read_body
+from services.api.body import read_body
+from services.api.endpoint import endpoint
 from services.decision.decide import ConflictError, Decide, Outcome
 from services.decision.record import split_stored
 from services.metrics import Metrics
@@ -24,47 +24,36 @@ class Decisions:
     def __init__(self, decide: Decide, store: DecisionStore, metrics: Metrics, now: Callable[[], datetime]) -> None:
         self._decide = decide
         self._store = store
-        self._metrics = metrics
         self._now = now
-
-    async def post(self, request: Request) -> Response:
-        """Decide the transaction in the body."""
-        started = perf_counter()
-        outcome, response = await self._post(request)
-        total = perf_counter() - started
-        self._metrics.requests.labels("http", outcome).inc()
-        self._metrics.stage_seconds.labels("total").observe(total)
-        return response
+        self._total = metrics.stage_seconds.labels("total")
+        self.post = endpoint(self._post, metrics)
+        self.get = endpoint(self._get, metrics)
 
     async def _post(self, request: Request) -> tuple[str, Response]:
-        try:
+        """Decide the transaction in the body."""
+        with self._total.time():
             transaction = parse(Transaction, await read_body(request), now=self._now())
-            outcome = await self._decide(transaction)
-        except TooLargeError:
-            return "invalid", problems.too_large(MOST_BYTES)
-        except InvalidError as error:
-            return "invalid", problems.invalid(error.field, error.message)
-        except ConflictError:
-            return "conflict", problems.conflict()
-        except (RedisError, OSError):
-            return "unavailable", problems.unavailable("the decision could not be stored in time")
-        return ("repeated" if outcome.repeated else "decided"), _answer(outcome)
+            try:
+                outcome = await self._decide(transaction)
+            except ConflictError:
+                return "conflict", problems.conflict()
+            except (RedisError, OSError):
+                return "unavailable", problems.unavailable("the decision could not be stored in time")
+            return ("repeated" if outcome.repeated else "decided"), _answer(outcome)
 
-    async def get(self, request: Request) -> Response:
+    async def _get(self, request: Request) -> tuple[str, Response]:
         """Look a decision up."""
         names = ("card_id", "transaction_id")
-        card_id, transaction_id = (request.path_params[name] for name in names)
         for name in names:
             if contains_card_number(request.path_params[name]):
-                return problems.invalid(name, "looks like a card number; send a token that stands for the card")
+                raise InvalidError(name, "looks like a card number; send a token that stands for the card")
         try:
-            stored = await self._store.decided(card_id, transaction_id)
+            stored = await self._store.decided(*(request.path_params[name] for name in names))
         except (RedisError, OSError):
-            return problems.unavailable("the decision could not be looked up in time")
-        self._metrics.requests.labels("http", "not_found" if stored is None else "found").inc()
+            return "unavailable", problems.unavailable("the decision could not be looked up in time")
         if stored is None:
-            return problems.not_found()
-        return Response(split_stored(stored)[1], media_type="application/json")
+            return "not_found", problems.not_found()
+        return "found", Response(split_stored(stored)[1], media_type="application/json")
 
 
 def _answer(outcome: Outcome) -> Response:

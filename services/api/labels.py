@@ -11,9 +11,10 @@ from aiokafka.errors import KafkaError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from feature_store.transaction import InvalidError, Label, parse
+from feature_store.transaction import Label, parse
 from services.api import problems
-from services.api.body import MOST_BYTES, TooLargeError, read_body
+from services.api.body import read_body
+from services.api.endpoint import endpoint
 from services.decision.record import encode
 from services.kafka import open_producer
 from services.metrics import Metrics
@@ -70,23 +71,14 @@ class Labels:
 
     def __init__(self, sender: LabelSender, metrics: Metrics, now: Callable[[], datetime]) -> None:
         self._sender = sender
-        self._metrics = metrics
         self._now = now
-
-    async def post(self, request: Request) -> Response:
-        """Accept the label in the body."""
-        outcome, response = await self._post(request)
-        self._metrics.requests.labels("http", outcome).inc()
-        return response
+        self.post = endpoint(self._post, metrics)
 
     async def _post(self, request: Request) -> tuple[str, Response]:
+        """Accept the label in the body."""
+        label = parse(Label, await read_body(request), now=self._now())
         try:
-            label = parse(Label, await read_body(request), now=self._now())
             accepted = await self._sender.send(label)
-        except TooLargeError:
-            return "invalid", problems.too_large(MOST_BYTES)
-        except InvalidError as error:
-            return "invalid", problems.invalid(error.field, error.message)
         except (KafkaError, TimeoutError):
             return "unavailable", problems.unavailable("the label could not be written to the log in time")
         return "accepted", Response(encode(accepted), 202, media_type="application/json")

@@ -4,11 +4,11 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Seen, Write
-from feature_store.definitions import DAYS, NAMES, Measure
+from feature_store.definitions import DAYS, NAMES, Entity, Measure, Tile
 from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.formulas import counted, row
 from feature_store.keys import Keys
@@ -151,15 +151,25 @@ STEPS = st.lists(
         st.sampled_from(["c0", "c1", "c2"]),
         st.sampled_from(["m0", "m1"]),
         st.one_of(st.integers(0, 10_000), st.integers(0, MAX_AMOUNT)),
-        st.sampled_from([0, 1, 59, 60, 3_600, 86_399, 8 * DAYS, 45 * DAYS]),  # seconds later
-        st.sampled_from([0, 0, 0, 120, 7_200, 3 * DAYS, 60 * DAYS]),  # late by
+        st.sampled_from(
+            [0, 1, 59, 60, 3_600, 90 * 60, 36 * 3_600, 86_399, 8 * DAYS, 41 * DAYS, 45 * DAYS]
+        ),  # seconds later
+        st.sampled_from([0, 0, 0, 120, 90 * 60, 7_200, 36 * 3_600, 3 * DAYS, 41 * DAYS, 60 * DAYS]),  # late by
         st.sampled_from(["", "", "again", "fraud", "genuine", "fraud first"]),
     ),
     max_size=40,
 )
 
 
+def as_late_as_is_kept(tile):
+    """An event whose tile is just old enough to be kept."""
+    return [("c0", "m0", 5, 0, late, "") for late in (0, tile.kept * tile.seconds)]
+
+
 @given(steps=STEPS)
+@example(steps=as_late_as_is_kept(Tile.MINUTE))
+@example(steps=as_late_as_is_kept(Tile.HOUR))
+@example(steps=as_late_as_is_kept(Tile.DAY))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis):
     """Duplicates, late and out-of-order events, labels before and after their transactions, month ends, leap days."""
@@ -180,9 +190,27 @@ def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis)
             if extra in {"fraud", "genuine"}:
                 said = label(t, is_fraud=extra == "fraud")
                 assert await python.entities.label(said) == await lua.entities.label(said)
+        for entity, histories in python.decisions.histories.of.items():
+            for name, history in histories.items():
+                key = KEYS.card(name) if entity is Entity.CARD else KEYS.merchant(name)
+                assert stored_tiles(await client.hgetall(key)) == held_tiles(history)
         await client.aclose()
 
     asyncio.run(compare())
+
+
+def stored_tiles(fields):
+    """The tiles of a Redis hash, as text."""
+    return {name.decode(): text.decode() for name, text in fields.items() if name[1:].isdigit()}
+
+
+def held_tiles(history):
+    """The tiles of a history, written as Redis holds them."""
+    return {
+        f"{tile}{number}": " ".join(f"{measure}{counts[measure]}" for measure in Measure if measure in counts)
+        for tile, numbered in history.tiles.items()
+        for number, counts in numbered.items()
+    }
 
 
 @given(steps=STEPS.filter(bool), data=st.data())

@@ -19,10 +19,9 @@ PANELS = DASHBOARD["panels"]
 TARGETS = [target for panel in PANELS for target in panel.get("targets", ())]
 EXPRESSIONS = list(dict.fromkeys(target["expr"] for target in TARGETS))
 
-SERIES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
+SERIES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 FROM_PROMETHEUS = {"up"}
 LABELS_FROM_PROMETHEUS = {"job", "le"}
-LABELS_OF_INFO = {"model", "policy", "features_version"}
 WORDS = {"by", "or", "sum", "max", "count", "rate", "vector", "histogram_quantile", "max_over_time"}
 INTERVALS = {"$__rate_interval": "1m", "$__range": "5m"}
 PROMETHEUS = os.environ.get("FRAUD_PROMETHEUS_URL")
@@ -68,7 +67,7 @@ def test_an_expression_asks_only_for_metrics_of_the_catalogue(expression):
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_uses_only_labels_of_the_catalogue(expression):
     declared = {label for metric in in_catalogue() for label in metric._labelnames}
-    assert labels(expression) <= declared | LABELS_FROM_PROMETHEUS | LABELS_OF_INFO
+    assert labels(expression) <= declared | LABELS_FROM_PROMETHEUS
 
 
 def test_every_metric_of_the_catalogue_is_on_the_dashboard():
