@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -13,11 +14,11 @@ from aiokafka import TopicPartition
 from feature_store.tables import Row
 from feature_store.transaction import Label, Transaction
 from services.decision.policy import MERCHANT_LAG
-from services.replay.doors import Door, HttpDoor, RefusedError
+from services.replay.doors import Door, HttpDoor, Place, RefusedError
 from services.replay.pace import Pace
 from services.replay.report import Report
 from services.replay.watch import Identity, Watch
-from services.topics import LABELS
+from services.topics import LABELS, TRANSACTIONS
 
 LANES = 64
 """Transactions on their way at a time. A card always takes the same lane, so its transactions keep their order."""
@@ -47,13 +48,13 @@ class Replay:
         self._progress = progress
         self._pace = Pace()
         self._sent_at: dict[Identity, float] = {}
-        self._places: dict[Hashable, Identity] = {}
+        self._sent_to: dict[Place, Identity] = {}
         self._labels_due: deque[tuple[int, Label]] = deque()
         self._count: Counter[str] = Counter()
 
     def settled(self, key: Hashable) -> None:
         """Note that an event is in merchant state, or never will be; `key` may be its place in topic transactions."""
-        self._pace.settled(self._places.get(key, key))
+        self._pace.settled(self._sent_to.get(cast("Place", key), key))
 
     async def run(self, rows: Iterable[Row]) -> Report:
         """Send every row and wait until each has its decision.
@@ -128,25 +129,33 @@ class Replay:
             self._sent_at.pop(identity, None)
             return
         if place is not None:
-            self._places[place] = identity
+            self._sent_to[place] = identity
             if place in self.watch.set_aside:  # it was faster than the acknowledgement
                 self._pace.settled(identity)
 
     def _set_aside(self) -> set[Identity]:
-        return {self._places[place] for place in self.watch.set_aside & self._places.keys()}
+        return {self._sent_to[place] for place in self.watch.set_aside & self._sent_to.keys()}
 
     async def _all_decided(self) -> None:
-        """Wait until every transaction has a decision in the log or is set aside."""
-        open_ones = set(self._sent_at)
+        """Wait until every transaction has a decision in the log or is set aside, and no repetition is on its way."""
+        undecided, unread = set(self._sent_at), set(self._sent_to)
         moved = time.perf_counter()
-        while open_ones:
-            before = len(open_ones)
-            open_ones -= self.watch.decisions.keys() | self._set_aside()
-            if len(open_ones) < before:
+        while undecided or unread:
+            before = len(undecided) + len(unread)
+            undecided -= self.watch.decisions.keys() | self._set_aside()
+            unread -= {place for place in unread if self._processed(place)}
+            if len(undecided) + len(unread) < before:
                 moved = time.perf_counter()
             elif time.perf_counter() - moved > self._options.patience:
-                raise StuckError(f"{len(open_ones)} transactions have no decision in topic decisions")
+                raise StuckError(
+                    f"{len(undecided)} transactions have no decision in topic decisions, {len(unread)} were not read"
+                )
             await asyncio.sleep(0.02)
+
+    def _processed(self, place: Place) -> bool:
+        """Tell whether the worker has passed this place of topic transactions."""
+        partition, offset = place
+        return self.watch.processed.get(TopicPartition(TRANSACTIONS, partition), 0) > offset
 
     def _report(self, seconds: float) -> Report:
         log = self.watch.decisions
@@ -156,7 +165,7 @@ class Replay:
         else:
             latency_of = "decision in the log after"
             samples = [seen.at - self._sent_at[identity] for identity, seen in mine.items()]
-        set_aside = len(self.watch.set_aside & self._places.keys())
+        set_aside = len(self.watch.set_aside & self._sent_to.keys())
         return Report(
             door="http" if isinstance(self._door, HttpDoor) else "kafka",
             seconds=seconds,

@@ -1,4 +1,4 @@
-"""Follows the log while a replay runs: which decisions are in it, what was set aside, how far the updater is."""
+"""Follows the log while a replay runs: which decisions are in it, what was set aside, how far its readers are."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from services.dead_letter import DeadLetter
 from services.decision.record import decode_record
 from services.settings import Settings
-from services.topics import DECISIONS, LABELS, TRANSACTIONS, dead_letter
+from services.topics import DECISIONS, TRANSACTIONS, dead_letter
 from services.updater import GROUP as UPDATER
+from services.worker import GROUP as WORKER
 
 LOOK_SECONDS = 0.01
-"""How often the updater's progress is looked at."""
+"""How often the progress of worker and updater is looked at."""
 
 Identity = tuple[str, str]
 """Card and transaction: the id of a decision."""
@@ -46,6 +47,8 @@ class Watch:
     dead_letters: Counter[str] = field(default_factory=Counter)
     set_aside: set[tuple[int, int]] = field(default_factory=set)
     """Partition and offset in topic transactions of what went to the dead-letter topic."""
+    processed: dict[TopicPartition, int] = field(default_factory=dict)
+    """How far the worker is in topic transactions, and the updater in decisions and labels."""
     _behind: defaultdict[TopicPartition, deque[tuple[int, Hashable]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -76,7 +79,8 @@ class Watch:
         self._behind[partition].append((offset, key))
 
     def reached(self, partition: TopicPartition, offset: int) -> None:
-        """Take in that the updater has applied everything before `offset`."""
+        """Take in that everything before `offset` was processed: by the worker, or by the updater for its topics."""
+        self.processed[partition] = offset
         waiting = self._behind[partition]
         while waiting and waiting[0][0] < offset:
             self.settled(waiting.popleft()[1])
@@ -97,7 +101,7 @@ async def watching(settings: Settings, watch: Watch) -> AsyncIterator[None]:
         consumer.assign([TopicPartition(topic, n) for topic in topics for n in range(settings.partitions)])
         await _read_to(consumer, await consumer.end_offsets(consumer.assignment()), watch)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_follow(consumer, watch)), group.create_task(_follow_updater(admin, watch))]
+            tasks = [group.create_task(_follow(consumer, watch)), group.create_task(_follow_groups(admin, watch))]
             try:
                 yield
             finally:
@@ -124,12 +128,11 @@ async def _take(consumer: AIOKafkaConsumer, watch: Watch) -> None:
             watch.record(record)
 
 
-async def _follow_updater(admin: AIOKafkaAdminClient, watch: Watch) -> None:
-    coordinator = None
+async def _follow_groups(admin: AIOKafkaAdminClient, watch: Watch) -> None:
+    coordinators = {group: await admin.find_coordinator(group) for group in (WORKER, UPDATER)}
     while True:
-        coordinator = coordinator or await admin.find_coordinator(UPDATER)
-        offsets = await admin.list_consumer_group_offsets(UPDATER, group_coordinator_id=coordinator)
-        for partition, (offset, _) in offsets.items():
-            if partition.topic in {DECISIONS, LABELS}:
+        for group, coordinator in coordinators.items():
+            offsets = await admin.list_consumer_group_offsets(group, group_coordinator_id=coordinator)
+            for partition, (offset, _) in offsets.items():
                 watch.reached(partition, offset)
         await asyncio.sleep(LOOK_SECONDS)
