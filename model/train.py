@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import typer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from feature_store.definitions import DAYS, FINGERPRINT, NAMES
 from feature_store.tables import TableError, read_table

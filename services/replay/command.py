@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
-import httpx
+import aiohttp
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,8 +46,9 @@ async def _open_door(settings: Settings, door: DoorName, url: str) -> AsyncItera
         async with open_producer(settings) as producer:
             yield KafkaDoor(producer)
     else:
-        async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS) as client:
-            yield HttpDoor(client)
+        patience = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        async with aiohttp.ClientSession(url, timeout=patience) as session:
+            yield HttpDoor(session)
 
 
 def print_report(report: Report, path: Path | None) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Protocol
 
-import httpx
+import aiohttp
 import msgspec
 from aiokafka import AIOKafkaProducer
 
@@ -60,33 +61,34 @@ class KafkaDoor:
 
 @dataclass
 class HttpDoor:
-    """The API."""
+    """The API. The latency it collects ends when the answer has been read."""
 
-    client: httpx.AsyncClient
+    session: aiohttp.ClientSession
     seconds: list[float] = field(default_factory=list)
     """How long each answer took."""
 
     async def send(self, transaction: Transaction) -> None:
         """See `Door.send`."""
         started = time.perf_counter()
-        response = await self._post("/v1/decisions", transaction)
+        status, answer = await self._post("/v1/decisions", transaction)
         self.seconds.append(time.perf_counter() - started)
-        if response.status_code != httpx.codes.OK:
-            raise RefusedError(response.text)
+        if status != HTTPStatus.OK:
+            raise RefusedError(answer.decode())
 
     async def label(self, label: Label) -> Place:
         """See `Door.label`."""
-        response = await self._post("/v1/labels", label)
-        if response.status_code != httpx.codes.ACCEPTED:
-            raise RefusedError(response.text)
-        accepted = msgspec.json.decode(response.content, type=LabelAccepted)
+        status, answer = await self._post("/v1/labels", label)
+        if status != HTTPStatus.ACCEPTED:
+            raise RefusedError(answer.decode())
+        accepted = msgspec.json.decode(answer, type=LabelAccepted)
         return accepted.partition, accepted.offset
 
-    async def _post(self, path: str, event: Event) -> httpx.Response:
+    async def _post(self, path: str, event: Event) -> tuple[int, bytes]:
         for attempt in range(ATTEMPTS):
-            with contextlib.suppress(httpx.TransportError):
-                response = await self.client.post(path, content=encode(event))
-                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                    return response
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self.session.post(path, data=encode(event)) as response:
+                    answer = await response.read()
+                    if response.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                        return response.status, answer
             await asyncio.sleep(0.1 * 2**attempt)
-        raise RefusedError(f"no answer from {self.client.base_url}{path} in {ATTEMPTS} attempts")
+        raise RefusedError(f"no answer from {path} in {ATTEMPTS} attempts")
