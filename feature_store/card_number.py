@@ -3,8 +3,8 @@
 import re
 
 _RUN = re.compile(r"(?<!\d)\d{13,19}(?!\d)")
-# As printed on cards: 4-4-4-1..7, or 4-6-4..5. Letters around it mean an identifier such as a UUID.
-_GROUPED = re.compile(r"(?<![\w-])\d{4}([ -])(?:\d{4}\1\d{4}\1\d{1,7}|\d{6}\1\d{4,5})(?![\w-])")
+# As printed on cards: 4-4-4-1..7, or 4-6-4..5. More groups after it mean an identifier such as a UUID.
+_GROUPED = re.compile(r"(?<!\d)\d{4}([ ._:-])(?:\d{4}\1\d{4}\1\d{1,7}|\d{6}\1\d{4,5})(?!-?[^\W_])")
 
 
 def contains_card_number(text: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from feature_store.definitions import Measure
+from feature_store.definitions import Entity, Measure
 from feature_store.formulas import Aggregates
 from feature_store.keys import Keys
 from feature_store.redis_client import Client
@@ -94,12 +94,12 @@ class RedisDecisionStore:
     async def read(self, transaction: Transaction) -> Seen | Decided:
         """See `DecisionStore.read`: one round trip."""
         t = transaction
-        card_keys = (self._keys.card(t.card_id), self._keys.decided(t.card_id, t.transaction_id))
+        card_keys = (self._keys.history(Entity.CARD, t), self._keys.decided(t.card_id, t.transaction_id))
         card, merchant = await run_all(
             self._client,
             (
                 (self._read_card, card_keys, (t.second,)),
-                (self._read_merchant, (self._keys.merchant(t.merchant_id),), (t.second,)),
+                (self._read_merchant, (self._keys.history(Entity.MERCHANT, t),), (t.second,)),
             ),
         )
         if card[0] is not None:
@@ -113,7 +113,7 @@ class RedisDecisionStore:
         t = transaction
         partition = self._keys.partition(t.card_id)
         keys = (
-            self._keys.card(t.card_id),
+            self._keys.history(Entity.CARD, t),
             self._keys.decided(t.card_id, t.transaction_id),
             self._keys.sequence(partition),
             self._keys.outbox(partition),

@@ -206,7 +206,15 @@ STORED: dict[Entity, dict[Tile, tuple[Measure, ...]]] = {
 }
 """What the tiles of each entity hold: no more than some feature asks for."""
 
-FINGERPRINT = hashlib.sha256(
-    json.dumps([asdict(feature) for feature in FEATURES], sort_keys=True).encode()
-).hexdigest()[:16]
+ARITHMETIC = 1
+"""Raise it when code gives a feature another meaning: a formula, what is counted, how a window is cut or kept."""
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+FINGERPRINT = _digest(ARITHMETIC, _KEPT, [asdict(feature) for feature in FEATURES])
 """Names these features exactly: a model carries it, and is refused where another one runs."""
+LAYOUT = _digest(ARITHMETIC, _KEPT, STORED)
+"""Names what tiles hold: state carries it, and is refused by processes that would count something else."""

@@ -1,5 +1,6 @@
 """What the log adds to state: decisions to their merchants, labels to card and merchant, each exactly once."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -7,7 +8,7 @@ from feature_store.definitions import Entity
 from feature_store.formulas import counted_at_merchant
 from feature_store.keys import Keys
 from feature_store.redis_client import Client
-from feature_store.scripts import Call, flat, load, run_all
+from feature_store.scripts import Argument, flat, load, run_all
 from feature_store.transaction import Label, Transaction
 
 
@@ -17,6 +18,14 @@ class LabelConflictError(ValueError):
 
 Position = tuple[int, Transaction]
 """A decided transaction and its sequence in a partition of the log."""
+
+
+_ANOTHER_STANDS = -1
+
+
+def said(label: Label) -> str:
+    """Give what two labels of one transaction must agree in: when, whether fraud, and which merchant."""
+    return f"{label.second} {int(label.is_fraud)} {label.merchant_id}"
 
 
 class EntityState(Protocol):
@@ -43,26 +52,23 @@ class RedisEntityState:
         self._label = load("label")
 
     async def count(self, partition: int, decisions: Sequence[Position]) -> int:
-        """See `EntityState.count`: one round trip for all."""
-        calls: list[Call] = [
-            (
-                self._count,
-                (self._keys.merchant(t.merchant_id),),
-                (partition, sequence, t.second, *flat(counted_at_merchant(t))),
-            )
-            for sequence, t in decisions
-        ]
-        return sum(await run_all(self._client, calls))
+        """See `EntityState.count`: one round trip, one call a merchant."""
+        by_merchant: defaultdict[str, list[Argument]] = defaultdict(lambda: [partition])
+        for sequence, t in decisions:
+            values = flat(counted_at_merchant(t))
+            by_merchant[self._keys.history(Entity.MERCHANT, t)] += [sequence, t.second, len(values), *values]
+        return sum(await run_all(self._client, [(self._count, (key,), batch) for key, batch in by_merchant.items()]))
 
     async def label(self, label: Label) -> bool:
-        """See `EntityState.label`: a script for each entity, each applying the label once by itself."""
-        calls: list[Call] = []
+        """See `EntityState.label`: the card first, whose word stands; then the merchant. Each applies it once."""
+        applied = False
         for entity in Entity:
-            owner = self._keys.card(label.card_id) if entity is Entity.CARD else self._keys.merchant(label.merchant_id)
-            said = f"{label.second} {int(label.is_fraud)} {label.merchant_id}"
-            arguments = (entity, label.second, said, int(label.is_fraud))
-            calls.append((self._label, (owner, self._keys.label(entity, label)), arguments))
-        replies = await run_all(self._client, calls)
-        if -1 in replies:
-            raise LabelConflictError(f"another label stands for transaction {label.transaction_id}")
-        return 1 in replies
+            reply = await self._label.run(
+                self._client,
+                (self._keys.history(entity, label), self._keys.label(entity, label)),
+                (entity, label.second, said(label), int(label.is_fraud)),
+            )
+            if reply == _ANOTHER_STANDS:
+                raise LabelConflictError(f"another label stands for transaction {label.transaction_id}")
+            applied = applied or reply == 1
+        return applied

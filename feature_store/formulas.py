@@ -18,10 +18,10 @@ SQUARE_BASE = 10**10
 """Where a squared amount is cut in two, see `Measure.SQUARE_HIGH`."""
 HIGH_RATIO = 2_500
 """An amount above 2.5 times the card's mean (thousandths) is counted as high."""
-LARGEST_RATIO = 10**9
+RATIO_CAP = 10**9
 """Ratios are counted up to a million times the mean, in thousandths."""
 
-Row = npt.NDArray[np.float32]
+FeatureVector = npt.NDArray[np.float32]
 """Shape (len(FEATURES),): the model's input for one transaction; NaN where a value is not known."""
 
 
@@ -33,7 +33,7 @@ class Aggregates:
     merchant: tuple[int, ...]
 
 
-def row(transaction: Transaction, read: Aggregates) -> Row:
+def feature_vector(transaction: Transaction, read: Aggregates) -> FeatureVector:
     """Compute every feature in its fixed order, as float32."""
     values = {Entity.CARD: read.card, Entity.MERCHANT: read.merchant}
     return np.array(
@@ -50,7 +50,7 @@ def counted(transaction: Transaction, read: Aggregates) -> dict[Measure, int]:
     amount = transaction.amount
     high, low = divmod(amount * amount, SQUARE_BASE)
     count, total = (read.card[index] for index in _CARD_MEAN)
-    ratio = min(amount * count * 1_000 // total, LARGEST_RATIO) if total else 0
+    ratio = min(amount * count * 1_000 // total, RATIO_CAP) if total else 0
     return {
         Measure.COUNT: 1,
         Measure.AMOUNT: amount,

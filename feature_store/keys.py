@@ -11,6 +11,11 @@ from feature_store.definitions import Entity
 from feature_store.transaction import Event
 
 
+def owner(entity: Entity, event: Event) -> str:
+    """Give the identifier of the event's card or merchant."""
+    return event.card_id if entity is Entity.CARD else event.merchant_id
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """Names every key for a fixed number of `partitions`. Identifiers hold no '/', so it separates them."""
@@ -21,13 +26,13 @@ class Keys:
         """Give the partition that Kafka's own partitioner gives the key `identifier`."""
         return int(murmur2(identifier.encode()) & 0x7FFFFFFF) % self.partitions
 
-    def card(self, card_id: str) -> str:
-        """Hash: the card's tiles, its version and newest event."""
-        return f"{{{self.partition(card_id)}}}card:{card_id}"
+    def history(self, entity: Entity, event: Event) -> str:
+        """Hash: tiles and newest event of the event's card or merchant.
 
-    def merchant(self, merchant_id: str) -> str:
-        """Hash: the merchant's tiles, and the last sequence counted of each partition of the log."""
-        return f"{{{self.partition(merchant_id)}}}merchant:{merchant_id}"
+        A card's also holds its version, a merchant's the last sequence counted of each partition of the log.
+        """
+        name = owner(entity, event)
+        return f"{{{self.partition(name)}}}{entity}:{name}"
 
     def decided(self, card_id: str, transaction_id: str) -> str:
         """String: the decision stored under its transaction's id."""
@@ -35,8 +40,8 @@ class Keys:
 
     def label(self, entity: Entity, event: Event) -> str:
         """String: the label applied to this entity for that transaction."""
-        owner = event.card_id if entity is Entity.CARD else event.merchant_id
-        return f"{{{self.partition(owner)}}}label:{entity}:{owner}/{event.card_id}/{event.transaction_id}"
+        name = owner(entity, event)
+        return f"{{{self.partition(name)}}}label:{entity}:{name}/{event.card_id}/{event.transaction_id}"
 
     def sequence(self, partition: int) -> str:
         """Integer: the last sequence number given in this partition."""

@@ -1,45 +1,15 @@
-"""The store in memory: what the Redis scripts are held against, and the state that training replays through."""
+"""The store in memory: what the Redis scripts are held against."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from feature_store.decision_store import Committed, Decided, Moved, Seen, Write
-from feature_store.definitions import AGGREGATES, STORED, Entity, Measure
-from feature_store.entity_state import LabelConflictError, Position
+from feature_store.definitions import Entity, Measure
+from feature_store.entity_state import LabelConflictError, Position, said
 from feature_store.formulas import Aggregates, counted_at_merchant
+from feature_store.histories import Histories
 from feature_store.keys import Keys
-from feature_store.tiles import History
-from feature_store.transaction import Event, Label, Transaction
-
-
-@dataclass
-class Histories:
-    """The histories of all cards and merchants, and how events change them."""
-
-    of: dict[Entity, defaultdict[str, History]] = field(
-        default_factory=lambda: {entity: defaultdict(History) for entity in Entity}
-    )
-
-    def read(self, event: Event) -> Aggregates:
-        """Read card and merchant as of the event's time."""
-        return Aggregates(*(self._read(entity, event) for entity in (Entity.CARD, Entity.MERCHANT)))
-
-    def _read(self, entity: Entity, event: Event) -> tuple[int, ...]:
-        history = self.of[entity].get(owner(entity, event), _EMPTY)
-        return history.read(event.second, AGGREGATES[entity])
-
-    def add(self, entity: Entity, event: Event, values: dict[Measure, int]) -> None:
-        """Count `values` for the event's card or merchant."""
-        self.of[entity][owner(entity, event)].add(event.second, values, STORED[entity])
-
-
-_EMPTY = History()
-
-
-def owner(entity: Entity, event: Event) -> str:
-    """Give the identifier of the event's card or merchant."""
-    return event.card_id if entity is Entity.CARD else event.merchant_id
+from feature_store.transaction import Label, Transaction
 
 
 class MemoryStore:
@@ -53,7 +23,7 @@ class MemoryStore:
         self._stored: dict[tuple[str, str], bytes] = {}
         self._sequences: defaultdict[int, int] = defaultdict(int)
         self._counted: defaultdict[tuple[str, int], int] = defaultdict(int)
-        self._labels: dict[tuple[str, str], Label] = {}
+        self._labels: dict[tuple[str, str], str] = {}
 
     async def read(self, transaction: Transaction) -> Seen | Decided:
         """See `DecisionStore.read`."""
@@ -95,11 +65,12 @@ class MemoryStore:
 
     async def label(self, label: Label) -> bool:
         """See `EntityState.label`."""
-        stands = self._labels.setdefault((label.card_id, label.transaction_id), label)
-        if stands is not label:
-            if stands != label:
+        identity = (label.card_id, label.transaction_id)
+        if identity in self._labels:
+            if self._labels[identity] != said(label):
                 raise LabelConflictError(f"another label stands for transaction {label.transaction_id}")
             return False
+        self._labels[identity] = said(label)
         for entity in Entity:
             self.histories.add(entity, label, {Measure.FRAUDS: int(label.is_fraud)})
         return True

@@ -9,9 +9,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 Client = Redis | RedisCluster
 
+UNAVAILABLE = (RedisError, RedisClusterException, OSError)
+"""What a call raises when Redis cannot be reached, does not answer in time, or refuses."""
 CONNECTIONS = 64
 """Most connections of one process; further callers wait for one as long as for a reply."""
 

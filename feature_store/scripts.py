@@ -1,6 +1,6 @@
 """The Lua scripts: rendered with the features as their plan, and run on one Redis or on a cluster alike.
 
-The text, and so the digest, changes with the features: two versions can run side by side during a deployment.
+The text, and so the digest, changes with the features: a process never runs another version's script.
 """
 
 import hashlib
@@ -46,7 +46,8 @@ async def run_all(client: Client, calls: Sequence[Call]) -> list[Any]:
     """Run several scripts in one round trip (one a node on a cluster) and give their replies in order.
 
     Raises:
-        redis.exceptions.RedisError: the first error among the replies; calls after it may have run.
+        redis.exceptions.RedisError: the first error among the replies; calls after it may have run, and a call that
+            Redis did not know runs after the others. Calls must therefore not depend on each other.
     """
     pipeline = client.pipeline(transaction=False)
     for script, keys, arguments in calls:

@@ -21,7 +21,7 @@ from feature_store.currency import EXPONENT
 from feature_store.transaction import InvalidError, Transaction, parse
 
 REQUIRED = ("transaction_id", "card_id", "merchant_id", "event_time", "amount")
-OPTIONAL = ("currency", "channel", "country", "mcc", "device_id", "is_fraud", "pattern")
+OPTIONAL = (*(name for name in Transaction.__struct_fields__ if name not in REQUIRED), "is_fraud", "pattern")
 BATCH = 10_000
 """Rows that are Python objects at one time."""
 

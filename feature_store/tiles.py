@@ -90,17 +90,17 @@ def _by_window(aggregates: tuple[Aggregate, ...]) -> dict[Aggregate, list[tuple[
 def _combined(window: Window, a: Aggregate) -> int:
     match a.op:
         case Op.SINCE:
-            return next((ago for ago, counts in window if of(counts, a.measure) > 0), -1)
+            return next((ago for ago, counts in window if measured(counts, a.measure) > 0), -1)
         case Op.RUN | Op.RUN_AGE:
             length, age = 0, -1
             for ago, counts in window:
-                if of(counts, Measure.GENUINE) > 0:
+                if measured(counts, Measure.GENUINE) > 0:
                     break
-                if frauds := of(counts, Measure.FRAUDS):
+                if frauds := measured(counts, Measure.FRAUDS):
                     length, age = length + frauds, ago
             return length if a.op is Op.RUN else age
         case _:
-            values = [of(counts, a.measure) for _, counts in window]
+            values = [measured(counts, a.measure) for _, counts in window]
             return max(values, default=0) if a.measure is Measure.LARGEST_RATIO else sum(values)
 
 
@@ -111,7 +111,7 @@ def last_tile(second: int, aggregate: Aggregate) -> int:
     return (second - aggregate.delay) // aggregate.tile.seconds - 1
 
 
-def of(counts: Counts, measure: Measure) -> int:
+def measured(counts: Counts, measure: Measure) -> int:
     """Read one measure of a tile; never below zero, also where labels came before their transactions."""
     if measure is Measure.GENUINE:
         return max(0, counts.get(Measure.COUNT, 0) - counts.get(Measure.FRAUDS, 0))

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from feature_store import formulas
 from feature_store.definitions import FEATURES, LABEL_DELAY, MERCHANT_DELAY, Entity, Measure
-from feature_store.memory import Histories
+from feature_store.histories import Histories
 from feature_store.tables import Row
 from feature_store.transaction import Transaction
 
@@ -89,7 +89,7 @@ class Replay:
         self._histories = Histories()
         self._on_their_way: deque[Transaction] = deque()
 
-    def decide(self, row: Row) -> formulas.Row:
+    def decide(self, row: Row) -> formulas.FeatureVector:
         """Compute the features of a transaction, then count it for its card and its merchant.
 
         The merchant is counted at once, not after a lag as online: the `delay` of its windows hides the difference.
@@ -101,7 +101,7 @@ class Replay:
         self._histories.add(Entity.MERCHANT, transaction, formulas.counted_at_merchant(transaction))
         if row.is_fraud:
             self._on_their_way.append(transaction)
-        return formulas.row(transaction, read)
+        return formulas.feature_vector(transaction, read)
 
     def _receive_labels(self, now: int) -> None:
         while self._on_their_way and self._on_their_way[0].second + self._label_delay <= now:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from feature_store.definitions import FEATURES, FINGERPRINT
-from feature_store.formulas import Row
+from feature_store.formulas import FeatureVector
 from model.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Scorer:
         """The first 12 digits of the model's SHA-256."""
         return self.manifest.model_digest[:12]
 
-    def score(self, row: Row) -> float:
+    def score(self, row: FeatureVector) -> float:
         """Give the probability of fraud for one row of shape (len(FEATURES),), float32, NaN where not known."""
         return self._score(row)
 
@@ -81,12 +81,12 @@ def open_session(model: bytes) -> "onnxruntime.InferenceSession":
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def single_row(session: "onnxruntime.InferenceSession") -> Callable[[Row], float]:
+def single_row(session: "onnxruntime.InferenceSession") -> Callable[[FeatureVector], float]:
     """Give the function that scores one row of shape (features,)."""
     run = session.run
     outputs = [OUTPUT]
 
-    def score(row: Row) -> float:
+    def score(row: FeatureVector) -> float:
         return float(run(outputs, {INPUT: row[np.newaxis]})[0][0, 0])
 
     return score

@@ -6,9 +6,8 @@ Equal input and settings give equal bytes, so a shipped model can be made again 
 import hashlib
 import math
 import platform
-import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +19,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from feature_store.definitions import DAYS, FINGERPRINT, NAMES
-from feature_store.tables import TableError, read_table
+from feature_store.table_options import parse_columns, parse_delay
+from feature_store.tables import read_table
 from model import evaluate, export
 from model.dataset import Dataset, Rows, build
 from model.manifest import Manifest, Thresholds, Training
@@ -134,21 +134,6 @@ def _dates(seconds: tuple[int, int]) -> tuple[str, str]:
     return start, end
 
 
-def duration(text: str) -> timedelta:
-    """Read `7d` or `36h`."""
-    if not (match := re.fullmatch(r"(\d+)([dh])", text)):
-        raise typer.BadParameter("write days as in 7d, or hours as in 36h")
-    return timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
-
-
-def column_names(text: str) -> dict[str, str]:
-    """Read `card_id=customer_id,merchant_id=terminal_id`."""
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
-    if not all(column for _, _, column in pairs):
-        raise typer.BadParameter("write our_field=file_column, and commas between")
-    return {field.strip(): column.strip() for field, _, column in pairs}
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
@@ -172,18 +157,19 @@ def main(  # noqa: PLR0913, PLR0917 - one parameter for each option of the comma
     seed: Annotated[int, typer.Option(help="Of the sample and the trees.")] = _DEFAULTS.seed,
 ) -> None:
     """Train a model, check its ONNX export row by row against scikit-learn, and write both files."""
-    settings = replace(_DEFAULTS, label_delay=duration(label_delay), genuine_rows=genuine_rows, trees=trees, seed=seed)
     try:
+        delay = parse_delay(label_delay)
+        settings = replace(_DEFAULTS, label_delay=delay, genuine_rows=genuine_rows, trees=trees, seed=seed)
         if file is None:
             rows: Rows = simulate(Parameters())
             source, details = "simulator", msgspec.to_builtins(Parameters())
         else:
-            options: dict[str, Any] = {"columns": column_names(columns), "minor_units": minor_units}
+            options: dict[str, Any] = {"columns": parse_columns(columns), "minor_units": minor_units}
             options |= {"currency": currency, "start": start, "end": end}
             rows = read_table(file, **options)
             source, details = file.name, {"sha256": _sha256(file), **msgspec.to_builtins(options)}
         manifest = train(rows, out, source=source, details=details, settings=settings)
-    except (TableError, TrainingError, OSError) as error:
+    except (TrainingError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(f"{out}: {manifest.training.rows:,} rows, {manifest.training.frauds:,} frauds")
     for name, value in manifest.metrics.items():

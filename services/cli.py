@@ -46,7 +46,8 @@ def _settings() -> Settings:
 
 
 def _run(opened: Open) -> None:
-    """Run a process until it is told to stop. A model that cannot be used is the operator's to mend: no traceback."""
+    """Run a process until it is told to stop. What the operator must mend is one line and no traceback."""
+    from feature_store.layout import LayoutError
     from model.scorer import ModelRefusedError
 
     settings = _settings()
@@ -59,6 +60,9 @@ def _run(opened: Open) -> None:
         uvloop.run(run())
     except ModelRefusedError as error:
         typer.echo(f"error: model refused: {error}", err=True)
+        raise typer.Exit(1) from None
+    except LayoutError as error:
+        typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -156,9 +160,11 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="also write the report here, as JSON")] = None,
 ) -> None:
     """Stream a file of transactions into a door and wait until each is decided. Exit 1 if one was not, exactly once."""
+    from feature_store.table_options import parse_columns, parse_delay
     from feature_store.tables import MissingExtraError, TableError, read_table
     from services.replay import command
-    from services.replay.options import parse_columns, parse_delay, parse_rate
+    from services.replay.doors import RefusedError
+    from services.replay.options import parse_rate
     from services.replay.replay import Options, StuckError
 
     settings = _settings()
@@ -169,7 +175,7 @@ def replay(
         options = Options(parse_rate(rate), parse_delay(label_delay), paced, patience)
         address = url or f"http://{settings.api_host}:{settings.api_port}"
         result = command.run(settings, table, door.value, address, options)
-    except (TableError, MissingExtraError, StuckError, ValueError, OSError) as error:
+    except (TableError, MissingExtraError, RefusedError, StuckError, ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     command.print_report(result, report)

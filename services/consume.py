@@ -20,8 +20,18 @@ Handle = Callable[[TopicPartition, Sequence[ConsumerRecord]], Coroutine[None, No
 MOST_RECORDS = 500
 
 
+COMMIT_SECONDS = 10.0
+"""aiokafka tries a commit for ever; after this long the process ends, and the records come again."""
+
+
 async def consume(consumer: AIOKafkaConsumer, handle: Handle, stop: asyncio.Event, metrics: Metrics) -> None:
-    """Hand records to `handle` until `stop`; commit what was handled."""
+    """Hand records to `handle` until `stop`; commit what was handled.
+
+    Raises:
+        TimeoutError: the broker did not take the offsets in time.
+        ExceptionGroup: what `handle` raised.
+    """
+    lags: dict[TopicPartition, int] = {}
     while not stop.is_set():
         batches = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
         async with asyncio.TaskGroup() as group:
@@ -29,20 +39,30 @@ async def consume(consumer: AIOKafkaConsumer, handle: Handle, stop: asyncio.Even
                 group.create_task(handle(partition, records))
         offsets = {partition: records[-1].offset + 1 for partition, records in batches.items()}
         await _commit(consumer, offsets)
-        _measure_lag(consumer, metrics, offsets)
+        lags = _lags(consumer, lags, offsets)
+        metrics.consumer_lag.clear()
+        for partition, behind in lags.items():
+            metrics.consumer_lag.labels(partition.topic, partition.partition).set(behind)
 
 
 async def _commit(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
     if not offsets:
         return
     try:
-        await consumer.commit(offsets)
+        await asyncio.wait_for(consumer.commit(offsets), COMMIT_SECONDS)
     except (CommitFailedError, IllegalStateError) as error:
         # A partition moved to another member meanwhile. It gets these records again, which has no effect.
         log.warning("offsets not committed, another member goes on from the last ones: %s", error)
 
 
-def _measure_lag(consumer: AIOKafkaConsumer, metrics: Metrics, offsets: dict[TopicPartition, int]) -> None:
-    for partition in offsets.keys() & consumer.assignment():
-        behind = (consumer.highwater(partition) or offsets[partition]) - offsets[partition]
-        metrics.consumer_lag.labels(partition.topic, partition.partition).set(behind)
+def _lags(
+    consumer: AIOKafkaConsumer, before: dict[TopicPartition, int], offsets: dict[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """Give the records behind of every partition that is still ours, renewed where some were handled."""
+    ours = consumer.assignment()
+    now = {
+        partition: (consumer.highwater(partition) or offset) - offset
+        for partition, offset in offsets.items()
+        if partition in ours
+    }
+    return {partition: behind for partition, behind in before.items() if partition in ours} | now

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from services.decision.policy import CAUSES, Action
+from services.topics import DECISIONS, LABELS, TRANSACTIONS
+
 STAGE_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0,
 )  # fmt: skip
@@ -17,8 +20,6 @@ OUTCOMES = (
     *("found", "not_found", "accepted"),  # look-ups and labels
     *("unavailable", "failed"),  # our fault: 503 and 500
 )
-ACTIONS = ("approve", "review", "decline")
-TOPICS = ("transactions", "decisions", "labels")
 
 
 class Metrics:
@@ -33,7 +34,7 @@ class Metrics:
         # Everything that came through a door. Watch the share of `unavailable` and `failed`: no decision was given.
         self.requests = self._counter("requests", "Requests and records", door=DOORS, outcome=OUTCOMES)
         # First decisions only; a repeat is not a decision. A sudden shift between actions is model or data trouble.
-        self.decisions = self._counter("decisions", "Decisions committed, by action", action=ACTIONS)
+        self.decisions = self._counter("decisions", "Decisions committed, by action", action=list(Action))
         # Where the 200 ms go. stage: read | score | judge | commit, and total (a request from first byte to answer).
         self.stage_seconds = self._histogram("stage_seconds", "Time per stage of a decision", "stage")
 
@@ -44,9 +45,7 @@ class Metrics:
         # Something came again and had no second effect. what: decision | count.
         self.repeats = self._counter("repeats", "Repetitions that had no effect", what=("decision", "count"))
         # Decisions that had to do without something and say so. cause: merchant_lag | contention.
-        self.degraded = self._counter(
-            "degraded_decisions", "Decisions marked as degraded", cause=("merchant_lag", "contention")
-        )
+        self.degraded = self._counter("degraded_decisions", "Decisions marked as degraded", cause=CAUSES)
 
         # --- the log and what follows it (relay, worker, updater) ---
 
@@ -61,7 +60,9 @@ class Metrics:
         # Chargebacks applied to state. outcome: applied | repeated.
         self.labels = self._counter("labels", "Labels by outcome", outcome=("applied", "repeated"))
         # Records set aside because no retry can help. Each holds its cause; look at them.
-        self.dead_letters = self._counter("dead_letters", "Records sent to a dead-letter topic", topic=TOPICS)
+        self.dead_letters = self._counter(
+            "dead_letters", "Records sent to a dead-letter topic", topic=(TRANSACTIONS, DECISIONS, LABELS)
+        )
         # Sequence numbers that never came: the log lost records. Never above 0 on a durable broker.
         self.sequence_gaps = self._counter("sequence_gaps", "Sequence numbers missing in topic decisions")
 

@@ -104,7 +104,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Process]:
     """Compose the process."""
     metrics = Metrics()
     async with (
-        open_redis(settings, patience=settings.kafka_timeout_seconds) as client,
+        open_redis(settings, patience=settings.redis_patience_seconds) as client,
         open_producer(settings, patient=True) as producer,
     ):
         outbox = Outbox(

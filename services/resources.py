@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from redis.exceptions import RedisError
-
 from feature_store.decision_store import RedisDecisionStore
 from feature_store.definitions import FINGERPRINT
 from feature_store.keys import Keys
-from feature_store.pending import Freshness, Pending
-from feature_store.redis_client import Client, connect
+from feature_store.layout import claim_layout
+from feature_store.pending import Pending
+from feature_store.redis_client import UNAVAILABLE, Client, connect
 from model.scorer import load_scorer
 from services.decision.decide import Decide
+from services.decision.freshness import Freshness
 from services.decision.policy import Policy
 from services.metrics import Metrics
 from services.settings import Settings
@@ -58,6 +58,7 @@ async def open_deciding(
     keys = Keys(settings.partitions)
     async with open_redis(settings, patience=patience) as client:
         store = RedisDecisionStore(client, keys, keep_seconds=settings.decided_days * 86_400)
+        await claim_layout(client, settings.partitions)
         await store.prepare()
         merchants = Freshness(Pending(client, keys))
         async with merchants.watching(LOOK_SECONDS):
@@ -69,7 +70,7 @@ async def redis_problem(client: Client) -> str | None:
     """Tell why Redis cannot be used, or None."""
     try:
         await client.ping()
-    except (RedisError, OSError) as error:
+    except UNAVAILABLE as error:
         return f"Redis does not answer: {type(error).__name__}"
     return None
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def write_schemas(folder: Path = FOLDER) -> list[Path]:
 
 
 def incompatibilities(before: Schema, now: Schema) -> Iterator[str]:
-    """Name what `now` lacks or changed: a removed or retyped field, a new required one, a removed value."""
+    """Name what `now` lacks or changed: a removed or retyped field, a new required one, a narrower bound."""
     for name, definition in before["$defs"].items():
         if name in now["$defs"]:
             yield from _compare(name, definition, now["$defs"][name])
@@ -91,10 +91,23 @@ def _compare(place: str, before: Schema, now: Schema) -> Iterator[str]:
             yield f"{place}.{name} is gone"
     for name in set(now.get("required", ())) - set(before.get("required", ())):
         yield f"{place}.{name} would be required"
+    for bound, narrower in _NARROWER.items():
+        if bound in now and narrower(now[bound], before.get(bound)):
+            yield f"{place} would have {bound} {now[bound]} instead of {before.get(bound)}"
     for value in set(map(str, before.get("enum", ()))) - set(map(str, now.get("enum", ()))):
         yield f"{place} would not allow {value}"
     if isinstance(before.get("items"), Mapping):
         yield from _compare(f"{place}[]", before["items"], now["items"])
+
+
+_NARROWER: Mapping[str, Callable[[Any, Any], bool]] = {
+    "maximum": lambda now, before: before is None or now < before,
+    "maxLength": lambda now, before: before is None or now < before,
+    "minimum": lambda now, before: before is None or now > before,
+    "minLength": lambda now, before: before is None or now > before,
+    "pattern": lambda now, before: now != before,
+}
+"""When a bound of today refuses what it let through before."""
 
 
 def _kind(schema: Schema) -> str:

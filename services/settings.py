@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     redis_timeout_seconds: PositiveFloat = Field(
         0.08, description="longest wait for one Redis reply on the way of a transaction; there is no retry"
     )
+    redis_patience_seconds: float = Field(
+        5.0, ge=1.0, description="longest wait for one Redis reply where no caller waits: worker, relay, updater"
+    )
     kafka_timeout_seconds: PositiveFloat = Field(
         10.0,
         description="longest wait for a broker's acknowledgement before the process gives up and restarts",

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from feature_store.entity_state import EntityState, LabelConflictError, RedisEntityState
 from feature_store.keys import Keys
+from feature_store.layout import claim_layout
 from feature_store.pending import Pending
 from feature_store.transaction import InvalidError, Label, parse
 from services.consume import Handle, consume
@@ -73,16 +74,17 @@ class DecisionsToMerchants:
         """Count the sequence numbers that the log should have brought and did not, and stop waiting for them."""
         reached = self._reached.get(partition)
         if reached is not None and reached.next_offset == offset:
-            last, missing = reached.sequence, 0
+            last, missing = reached.sequence, []
         else:  # the partition is new to this process: what is pending from before it will not come any more
             last = sequences[0]
-            missing = len(await self._pending.settle_before(partition, last))
+            missing = await self._pending.settle_before(partition, last)
         for sequence in sequences:
-            missing += max(0, sequence - last - 1)
+            missing += range(last + 1, sequence)
             last = max(last, sequence)
         if missing:
-            log.error("partition %d of topic %s lost %d decisions before %d", partition, DECISIONS, missing, last)
-            self._metrics.sequence_gaps.inc(missing)
+            log.error("partition %d of topic %s lost %d decisions before %d", partition, DECISIONS, len(missing), last)
+            self._metrics.sequence_gaps.inc(len(missing))
+            await self._pending.settle(partition, missing)
 
 
 class LabelsToEntities:
@@ -115,10 +117,11 @@ async def open_updater(settings: Settings) -> AsyncIterator[Process]:
     metrics = Metrics()
     keys = Keys(settings.partitions)
     async with (
-        open_redis(settings, patience=settings.kafka_timeout_seconds) as client,
+        open_redis(settings, patience=settings.redis_patience_seconds) as client,
         open_producer(settings, patient=True) as producer,
         open_consumer(settings, GROUP, DECISIONS, LABELS) as consumer,
     ):
+        await claim_layout(client, settings.partitions)
         state = RedisEntityState(client, keys)
         dead_letters = DeadLetters(producer, metrics)
         handlers: dict[str, Handle] = {

@@ -61,7 +61,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Process]:
     """Compose the process."""
     metrics = Metrics()
     async with (
-        open_deciding(settings, metrics, patience=settings.kafka_timeout_seconds) as deciding,
+        open_deciding(settings, metrics, patience=settings.redis_patience_seconds) as deciding,
         open_producer(settings, patient=True) as producer,
         open_consumer(settings, GROUP, TRANSACTIONS) as consumer,
     ):

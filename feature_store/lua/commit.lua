@@ -1,4 +1,4 @@
--- The one write of a decision: all of it or nothing (design: P1, P2).
+-- The one write of a decision: all of it or nothing. A compare-and-set on the card's version.
 -- KEYS: card, decided, sequence, outbox, pending: one slot.
 -- ARGV: second of the event, version as read ('*' commits whatever it is), seconds to keep the decision,
 --       the decision to store, the record for the log, then what to count (measure, integer, ...).
@@ -13,7 +13,7 @@ if expected ~= '*' and expected ~= version then
   return {'moved', tonumber(version), read(KEYS[1], 'card', second)}
 end
 
-add(KEYS[1], 'card', second, values_from(6))
+add(KEYS[1], 'card', second, values_from(6, #ARGV - 5))
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
 local sequence = redis.call('INCR', KEYS[3])

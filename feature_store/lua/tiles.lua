@@ -61,14 +61,14 @@ local function add(key, entity, second, values)
   redis.call('EXPIRE', key, PLAN.expire)
 end
 
--- Values as they come in ARGV: measure letter, integer, and so on from `first`.
-local function values_from(first)
+-- Values as they come in ARGV: measure letter, integer, and so on; `length` arguments from `first`.
+local function values_from(first, length)
   local values = {}
-  for index = first, #ARGV, 2 do values[ARGV[index]] = tonumber(ARGV[index + 1]) end
+  for index = first, first + length - 1, 2 do values[ARGV[index]] = tonumber(ARGV[index + 1]) end
   return values
 end
 
-local function of(counts, measure)
+local function measured(counts, measure)
   if measure == PLAN.genuine then return math.max(0, (counts[PLAN.count] or 0) - (counts[PLAN.frauds] or 0)) end
   return counts[measure] or 0
 end
@@ -77,30 +77,30 @@ local window_ops = {
   total = function(window, a)
     local total = 0
     for _, tile in ipairs(window) do
-      local value = of(tile.counts, a.measure)
+      local value = measured(tile.counts, a.measure)
       if a.measure == PLAN.largest then total = math.max(total, value) else total = total + value end
     end
     return total
   end,
   since = function(window, a, last)
     for _, tile in ipairs(window) do
-      if of(tile.counts, a.measure) > 0 then return last - tile.number end
+      if measured(tile.counts, a.measure) > 0 then return last - tile.number end
     end
     return -1
   end,
   run = function(window)
     local length = 0
     for _, tile in ipairs(window) do
-      if of(tile.counts, PLAN.genuine) > 0 then break end
-      length = length + of(tile.counts, PLAN.frauds)
+      if measured(tile.counts, PLAN.genuine) > 0 then break end
+      length = length + measured(tile.counts, PLAN.frauds)
     end
     return length
   end,
   run_age = function(window, _, last)
     local age = -1
     for _, tile in ipairs(window) do
-      if of(tile.counts, PLAN.genuine) > 0 then break end
-      if of(tile.counts, PLAN.frauds) > 0 then age = last - tile.number end
+      if measured(tile.counts, PLAN.genuine) > 0 then break end
+      if measured(tile.counts, PLAN.frauds) > 0 then age = last - tile.number end
     end
     return age
   end,

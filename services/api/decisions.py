@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from feature_store.card_number import contains_card_number
 from feature_store.decision_store import DecisionStore
+from feature_store.redis_client import UNAVAILABLE
 from feature_store.transaction import InvalidError, Transaction, parse
 from services.api import problems
 from services.api.body import read_body
 from services.api.endpoint import endpoint
 from services.decision.decide import ConflictError, Decide, Outcome
-from services.decision.record import split_stored
+from services.decision.record import Stored
 from services.metrics import Metrics
 
 
@@ -37,7 +37,7 @@ class Decisions:
                 outcome = await self._decide(transaction)
             except ConflictError:
                 return "conflict", problems.conflict()
-            except (RedisError, OSError):
+            except UNAVAILABLE:
                 return "unavailable", problems.unavailable("the decision could not be stored in time")
             return ("repeated" if outcome.repeated else "decided"), _answer(outcome)
 
@@ -49,11 +49,11 @@ class Decisions:
                 raise InvalidError(name, "looks like a card number; send a token that stands for the card")
         try:
             stored = await self._store.decided(*(request.path_params[name] for name in names))
-        except (RedisError, OSError):
+        except UNAVAILABLE:
             return "unavailable", problems.unavailable("the decision could not be looked up in time")
         if stored is None:
             return "not_found", problems.not_found()
-        return "found", Response(split_stored(stored)[1], media_type="application/json")
+        return "found", Response(Stored.from_bytes(stored).answer, media_type="application/json")
 
 
 def _answer(outcome: Outcome) -> Response:

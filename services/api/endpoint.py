@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from feature_store.transaction import InvalidError
@@ -23,6 +23,8 @@ def endpoint(handle: Handler, metrics: Metrics) -> Callable[[Request], Awaitable
             outcome, response = await handle(request)
         except TooLargeError:
             outcome, response = "invalid", problems.too_large(MOST_BYTES)
+        except ClientDisconnect:
+            outcome, response = "invalid", problems.invalid("body", "ended before it was complete")
         except InvalidError as error:
             outcome, response = "invalid", problems.invalid(error.field, error.message)
         finally:

@@ -15,7 +15,6 @@ from feature_store.transaction import Label, parse
 from services.api import problems
 from services.api.body import read_body
 from services.api.endpoint import endpoint
-from services.decision.record import encode
 from services.kafka import open_producer
 from services.metrics import Metrics
 from services.settings import Settings
@@ -48,7 +47,7 @@ class LabelSender:
         """
         producer = await self._connected()
         sent = await asyncio.wait_for(
-            producer.send_and_wait(LABELS, encode(label), key=label.card_id.encode()),
+            producer.send_and_wait(LABELS, msgspec.json.encode(label), key=label.card_id.encode()),
             self._settings.kafka_timeout_seconds,
         )
         return LabelAccepted(
@@ -81,4 +80,4 @@ class Labels:
             accepted = await self._sender.send(label)
         except (KafkaError, TimeoutError):
             return "unavailable", problems.unavailable("the label could not be written to the log in time")
-        return "accepted", Response(encode(accepted), 202, media_type="application/json")
+        return "accepted", Response(msgspec.json.encode(accepted), 202, media_type="application/json")

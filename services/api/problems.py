@@ -7,8 +7,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.decision.record import encode
-
 
 class FieldError(msgspec.Struct, frozen=True):
     """Which field broke which rule."""
@@ -41,7 +39,7 @@ def problem(
         type=f"urn:fraud:problem:{kind}", title=title, status=status, detail=detail, errors=tuple(errors)
     )
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else None
-    return Response(encode(document), status, headers, media_type="application/problem+json")
+    return Response(msgspec.json.encode(document), status, headers, media_type="application/problem+json")
 
 
 def invalid(field: str, message: str) -> Response:

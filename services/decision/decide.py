@@ -5,6 +5,7 @@ If it moved, the transaction is scored again on the card as it is now.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,18 +15,10 @@ from weakref import WeakValueDictionary
 
 from feature_store.decision_store import Committed, Decided, DecisionStore, Moved, Seen, Write
 from feature_store.definitions import FINGERPRINT, MERCHANT_DELAY
-from feature_store.formulas import Row, counted, row
+from feature_store.formulas import FeatureVector, counted, feature_vector
 from feature_store.transaction import Transaction
 from services.decision.policy import CONTENTION, MERCHANT_LAG, Policy
-from services.decision.record import (
-    Answer,
-    digest,
-    encode,
-    features_of,
-    split_stored,
-    stored_form,
-    unplaced,
-)
+from services.decision.record import UNPLACED, Answer, Record, Stored, digest, features_of, unplaced
 from services.metrics import Metrics
 
 ATTEMPTS = 32
@@ -44,7 +37,7 @@ class Model(Protocol):
     def version(self) -> str:
         """Names the model exactly."""
 
-    def score(self, row: Row) -> float:
+    def score(self, row: FeatureVector) -> float:
         """Give the probability of fraud."""
 
 
@@ -107,33 +100,40 @@ class Decide:
         return outcome
 
     async def _decide(self, transaction: Transaction, stopwatch: "Stopwatch") -> Outcome:
-        lag_before = await self._merchants.lag(transaction.second, MERCHANT_DELAY)
-        seen = await self._store.read(transaction)
-        lag = max(lag_before, self._merchants.known_lag(transaction.second))
-        self._metrics.merchant_lag.set(lag)
+        read, lag = await self._read(transaction)
         stopwatch.lap("read")
-        attempt = 0
-        while isinstance(seen, Seen):
-            attempt += 1
-            degraded = _degraded(lag, attempt)
-            answer, write = self._judge(transaction, seen, degraded, stopwatch)
-            result = await self._store.commit(transaction, seen, write, force=attempt > ATTEMPTS)
+        if isinstance(read, Decided):
+            return self._repeat(transaction, read, stopwatch)
+        seen = read
+        for attempt in itertools.count(1):
+            force = attempt > ATTEMPTS
+            answer, features = self._judge(transaction, seen, _degraded(lag, contended=force), stopwatch)
+            write = self._write(transaction, seen, answer, features)
+            result = await self._store.commit(transaction, seen, write, force=force)
             stopwatch.lap("commit")
             match result:
                 case Committed():
                     self._note(transaction, answer)
-                    return Outcome(split_stored(write.stored)[1], stopwatch.seconds, repeated=False)
+                    return Outcome(Stored.from_bytes(write.stored).answer, stopwatch.seconds, repeated=False)
+                case Decided():
+                    return self._repeat(transaction, result, stopwatch)
                 case Moved():
                     self._metrics.commit_conflicts.inc()
                     seen = result.seen
-                case Decided():
-                    seen = result
-        return self._repeat(transaction, seen.stored, stopwatch)
+        raise AssertionError("a forced commit cannot find that the card moved")
+
+    async def _read(self, transaction: Transaction) -> tuple[Seen | Decided, float]:
+        """Read state, and how far the merchant's may have been behind: asked before and after, as it goes on moving."""
+        before = await self._merchants.lag(transaction.second, MERCHANT_DELAY)
+        read = await self._store.read(transaction)
+        lag = max(before, self._merchants.known_lag(transaction.second))
+        self._metrics.merchant_lag.set(lag)
+        return read, lag
 
     def _judge(
         self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: "Stopwatch"
-    ) -> tuple[Answer, Write]:
-        features = row(transaction, seen.aggregates)
+    ) -> tuple[Answer, FeatureVector]:
+        features = feature_vector(transaction, seen.aggregates)
         score = self._model.score(features)
         stopwatch.lap("score")
         judgement = self._policy.judge(score, features, degraded)
@@ -149,8 +149,14 @@ class Decide:
             degraded=degraded,
             stage_ms={stage: round(seconds * 1_000, 3) for stage, seconds in stopwatch.seconds.items()},
         )
+        return answer, features
+
+    def _write(self, transaction: Transaction, seen: Seen, answer: Answer, features: FeatureVector) -> Write:
+        """Put together what is written at once: the card's counts, the stored answer, the record for the log."""
         values = counted(transaction, seen.aggregates)
-        record = unplaced(
+        record = Record(
+            partition=UNPLACED,
+            sequence=UNPLACED,
             decided_at=self._now(),
             transaction=transaction,
             features=features_of(features),
@@ -158,7 +164,7 @@ class Decide:
             counted={measure.name.lower(): value for measure, value in values.items()},
             answer=answer,
         )
-        return answer, Write(values, stored_form(transaction, encode(answer)), record)
+        return Write(values, Stored.of(transaction, answer).to_bytes(), unplaced(record))
 
     def _note(self, transaction: Transaction, answer: Answer) -> None:
         self._merchants.committed(transaction.second)
@@ -166,17 +172,17 @@ class Decide:
         for cause in answer.degraded:
             self._metrics.degraded.labels(cause).inc()
 
-    def _repeat(self, transaction: Transaction, stored: bytes, stopwatch: "Stopwatch") -> Outcome:
-        body, answer = split_stored(stored)
-        if body != digest(transaction):
+    def _repeat(self, transaction: Transaction, decided: Decided, stopwatch: "Stopwatch") -> Outcome:
+        stored = Stored.from_bytes(decided.stored)
+        if stored.body != digest(transaction):
             raise ConflictError(f"transaction {transaction.transaction_id} was decided with another body")
         self._metrics.repeats.labels("decision").inc()
-        return Outcome(answer, stopwatch.seconds, repeated=True)
+        return Outcome(stored.answer, stopwatch.seconds, repeated=True)
 
 
-def _degraded(lag: float, attempt: int) -> tuple[str, ...]:
+def _degraded(lag: float, *, contended: bool) -> tuple[str, ...]:
     """Name what this decision had to do without."""
-    causes = {MERCHANT_LAG: lag > MERCHANT_DELAY, CONTENTION: attempt > ATTEMPTS}
+    causes = {MERCHANT_LAG: lag > MERCHANT_DELAY, CONTENTION: contended}
     return tuple(cause for cause, holds in causes.items() if holds)
 
 

@@ -4,11 +4,12 @@ To add a rule, add a line to RULES: a reason code, the feature it looks at, from
 """
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from feature_store.definitions import NAMES
-from feature_store.formulas import Row
+from feature_store.formulas import FeatureVector
 
 
 class Action(StrEnum):
@@ -33,6 +34,8 @@ MERCHANT_LAG = "merchant_lag"
 """Merchant state was further behind than its features allow for: what they show may be incomplete. Said, not judged."""
 CONTENTION = "contention"
 """The card kept moving, so this decision may not have seen the one just before it: never approved unseen."""
+
+CAUSES = (MERCHANT_LAG, CONTENTION)
 
 RULES = (
     Rule("card_velocity_10m", "card_count_10m", 10, Action.DECLINE),
@@ -75,13 +78,15 @@ class Policy:
         """First 12 digits of the SHA-256 of everything above."""
         return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
 
-    def judge(self, score: float, row: Row, degraded: tuple[str, ...] = ()) -> Judgement:
+    def judge(self, score: float, row: FeatureVector, degraded: tuple[str, ...] = ()) -> Judgement:
         """Give the most severe action that the score, a rule or a degradation asks for.
 
-        An unknown value (NaN) meets no rule.
+        An unknown value (NaN) meets no rule; a score that is none is never approved.
         """
         asked: list[tuple[Action, str]] = []
-        if score >= self.decline:
+        if math.isnan(score):
+            asked.append((Action.REVIEW, "no_score"))
+        elif score >= self.decline:
             asked.append((Action.DECLINE, "score_above_decline"))
         elif score >= self.review:
             asked.append((Action.REVIEW, "score_above_review"))

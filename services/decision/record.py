@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from feature_store.formulas import Row
+from feature_store.formulas import FeatureVector
 from feature_store.transaction import Transaction
 from services.decision.policy import Action
 
@@ -48,14 +48,37 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer
 
 
-_encoder = msgspec.json.Encoder()
+class Stored(msgspec.Struct, frozen=True):
+    """What is kept under a transaction's id: which body was decided, and the answer as it was sent."""
+
+    body: bytes
+    """Digest of the transaction, `DIGEST` hexadecimal digits."""
+    answer: bytes
+
+    @classmethod
+    def of(cls, transaction: Transaction, answer: Answer) -> "Stored":
+        """Make what is to be kept."""
+        return cls(digest(transaction), msgspec.json.encode(answer))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Stored":
+        """Read what the store gave."""
+        return cls(raw[:DIGEST], raw[DIGEST:])
+
+    def to_bytes(self) -> bytes:
+        """Give what the store keeps."""
+        return self.body + self.answer
+
+
+DIGEST = 32
+UNPLACED = 0
+"""Partition and sequence of a record until it is committed; both are left out of what `unplaced` encodes."""
 _records = msgspec.json.Decoder(Record)
-_DIGEST = 32
 
 
-def encode(value: object) -> bytes:
-    """Encode as compact JSON."""
-    return _encoder.encode(value)
+def digest(transaction: Transaction) -> bytes:
+    """Tell one transaction's body from another's, over all of its fields."""
+    return hashlib.sha256(msgspec.json.encode(transaction)).hexdigest()[:DIGEST].encode()
 
 
 def decode_record(raw: bytes) -> Record:
@@ -67,31 +90,18 @@ def decode_record(raw: bytes) -> Record:
     return _records.decode(raw)
 
 
-def unplaced(**fields: object) -> bytes:
-    """Encode the fields of a `Record` whose place in the log is not known yet."""
-    return encode(fields)
+def unplaced(record: Record) -> bytes:
+    """Encode a record without its place in the log, which only the commit can give it."""
+    fields = msgspec.structs.asdict(record)
+    del fields["partition"], fields["sequence"]
+    return msgspec.json.encode(fields)
 
 
 def placed(unplaced: bytes, partition: int, sequence: int) -> bytes:
-    """Complete a record with its place in the log."""
+    """Complete an encoded record with its place in the log."""
     return b'{"partition":%d,"sequence":%d,%b' % (partition, sequence, unplaced[1:])
 
 
-def features_of(row: Row) -> tuple[float | None, ...]:
-    """Give a row as JSON can hold it: every float32 exactly, NaN as null."""
-    return tuple(None if math.isnan(value) else value for value in row.tolist())
-
-
-def digest(transaction: Transaction) -> bytes:
-    """Tell one transaction's body from another's: 32 hexadecimal digits over all of its fields."""
-    return hashlib.sha256(encode(transaction)).hexdigest()[:_DIGEST].encode()
-
-
-def stored_form(transaction: Transaction, answer: bytes) -> bytes:
-    """Give what is kept under the transaction's id: the digest of its body, then the answer as sent."""
-    return digest(transaction) + answer
-
-
-def split_stored(stored: bytes) -> tuple[bytes, bytes]:
-    """Take a stored decision apart into digest and answer."""
-    return stored[:_DIGEST], stored[_DIGEST:]
+def features_of(vector: FeatureVector) -> tuple[float | None, ...]:
+    """Give a vector as JSON can hold it: every float32 exactly, NaN as null."""
+    return tuple(None if math.isnan(value) else value for value in vector.tolist())

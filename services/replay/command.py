@@ -60,5 +60,15 @@ def print_report(report: Report, path: Path | None) -> None:
 
 
 def run(settings: Settings, table: Table, door: DoorName, url: str, options: Options) -> Report:
-    """Run the replay in an event loop of its own."""
-    return asyncio.run(replay_table(settings, table, door, url, options))
+    """Run the replay in an event loop of its own.
+
+    Raises:
+        StuckError, RefusedError, TableError, OSError: what ended it, without the groups its tasks wrap around it.
+    """
+    try:
+        return asyncio.run(replay_table(settings, table, door, url, options))
+    except BaseExceptionGroup as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise cause from None

@@ -13,7 +13,6 @@ from aiokafka import AIOKafkaProducer
 
 from feature_store.transaction import Event, Label, Transaction
 from services.api.labels import LabelAccepted
-from services.decision.record import encode
 from services.topics import LABELS, TRANSACTIONS
 
 Place = tuple[int, int]
@@ -55,7 +54,7 @@ class KafkaDoor:
         return await self._send(LABELS, label)
 
     async def _send(self, topic: str, event: Event) -> Place:
-        sent = await (await self.producer.send(topic, encode(event), key=event.card_id.encode()))
+        sent = await (await self.producer.send(topic, msgspec.json.encode(event), key=event.card_id.encode()))
         return sent.partition, sent.offset
 
 
@@ -86,7 +85,7 @@ class HttpDoor:
     async def _post(self, path: str, event: Event) -> tuple[int, bytes]:
         for attempt in range(ATTEMPTS):
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with self.session.post(path, data=encode(event)) as response:
+                async with self.session.post(path, data=msgspec.json.encode(event)) as response:
                     answer = await response.read()
                     if response.status != HTTPStatus.SERVICE_UNAVAILABLE:
                         return response.status, answer

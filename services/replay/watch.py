@@ -26,7 +26,7 @@ Identity = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Logged:
     """A decision in the log."""
 
     sequence: int
@@ -41,7 +41,7 @@ class Watch:
     """What the log has shown so far. `settled` is told what merchant state has, or will never have."""
 
     settled: Callable[[Hashable], None]
-    decisions: dict[Identity, Seen] = field(default_factory=dict)
+    decisions: dict[Identity, Logged] = field(default_factory=dict)
     doubles: int = 0
     """Decisions that stand in the log under a second sequence number: effects that happened twice."""
     dead_letters: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ class Watch:
         known = self.decisions.get(identity)
         if known is None:
             answer = decision.answer
-            self.decisions[identity] = Seen(decision.sequence, answer.action, answer.degraded, time.perf_counter())
+            self.decisions[identity] = Logged(decision.sequence, answer.action, answer.degraded, time.perf_counter())
         elif known.sequence != decision.sequence:
             self.doubles += 1
         self.expect(TopicPartition(record.topic, record.partition), record.offset, identity)

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Seen, Write
-from feature_store.definitions import DAYS, NAMES, Entity, Measure, Tile
+from feature_store.definitions import DAYS, NAMES, Measure, Tile
 from feature_store.entity_state import LabelConflictError, RedisEntityState
-from feature_store.formulas import counted, row
+from feature_store.formulas import counted, feature_vector
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
 from feature_store.redis_client import connect
@@ -55,7 +55,7 @@ class Both:
             return seen, None
         outcome = await self.decisions.commit(t, seen, Write(counted(t, seen.aggregates), b"answer", b"{}"))
         await self.entities.count(outcome.partition, [(outcome.sequence, t)])
-        return outcome, (seen, row(t, seen.aggregates).tobytes())
+        return outcome, (seen, feature_vector(t, seen.aggregates).tobytes())
 
 
 def memory():
@@ -123,6 +123,32 @@ async def test_a_decision_of_the_log_is_counted_for_its_merchant_once(store):
     assert await store.entities.count(4, [(1, t)]) == 1  # another partition has numbers of its own
 
 
+async def test_a_label_for_another_merchant_contradicts_and_has_no_effect_anywhere(store):
+    t, elsewhere = transaction(), transaction(merchant="m1")
+    await store.decide(t)
+    await store.entities.label(label(t))
+    with pytest.raises(LabelConflictError):
+        await store.entities.label(label(elsewhere))
+    seen = await store.decisions.read(transaction(1, merchant="m1", second=LEAP_DAY + 9 * DAYS))
+    assert named(transaction(1), seen)["merchant_frauds_7d"] == 0
+
+
+async def test_a_batch_is_counted_once_a_merchant_whatever_was_counted_of_it_before(store):
+    batch = [(n, transaction(n, merchant=f"m{n % 2}")) for n in range(1, 11)]
+    assert await store.entities.count(3, batch[:3]) == 3
+    assert await store.entities.count(3, batch) == 7
+    assert await store.entities.count(3, batch) == 0
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(clean_redis):
+    client = connect(clean_redis, timeout=5)
+    store = redis(client)
+    await store.decide(transaction())
+    await client.script_flush()
+    assert isinstance((await store.decide(transaction(1)))[0], Committed)
+    await client.aclose()
+
+
 async def test_the_first_label_of_a_transaction_stands(store):
     t = transaction()
     assert await store.entities.label(label(t))
@@ -143,7 +169,7 @@ async def test_a_label_reaches_card_and_merchant_when_its_delay_is_over(store):
 
 
 def named(t, seen):
-    return dict(zip(NAMES, row(t, seen.aggregates).tolist(), strict=True))
+    return dict(zip(NAMES, feature_vector(t, seen.aggregates).tolist(), strict=True))
 
 
 STEPS = st.lists(
@@ -192,7 +218,7 @@ def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis)
                 assert await python.entities.label(said) == await lua.entities.label(said)
         for entity, histories in python.decisions.histories.of.items():
             for name, history in histories.items():
-                key = KEYS.card(name) if entity is Entity.CARD else KEYS.merchant(name)
+                key = KEYS.history(entity, transaction(card=name, merchant=name))
                 assert stored_tiles(await client.hgetall(key)) == held_tiles(history)
         await client.aclose()
 

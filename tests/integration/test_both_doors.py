@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -75,7 +76,7 @@ async def test_a_transaction_over_kafka_is_decided_in_the_same_way(api, producer
 
 
 async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_each(
-    api, producer, body, read_topic, eventually
+    api, producer, body, read_topic, eventually, stack
 ):
     card = "both-doors"
     transactions = [body(card_id=card) for _ in range(40)]
@@ -83,15 +84,22 @@ async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_eac
     async def over_kafka(transaction):
         await producer.send_and_wait("transactions", json.dumps(transaction).encode(), key=card.encode())
 
-    await asyncio.gather(
-        *(over_kafka(transaction) for transaction in transactions),
+    async def read_by_worker():
+        metrics = await api.get(f"{stack.urls['worker']}/metrics")
+        found = re.findall(r'^fraud_requests_total{door="kafka".*} (.+)$', metrics.text, re.MULTILINE)
+        return sum(map(float, found))
+
+    async def all_came_through_both_doors():
+        logged = len(decisions_of(await read_topic("decisions"), *transactions))
+        return logged >= 40 and await read_by_worker() == before + 40
+
+    before = await read_by_worker()
+    answers = await asyncio.gather(
         *(api.post("/v1/decisions", json=transaction) for transaction in transactions),
+        *(over_kafka(transaction) for transaction in transactions),
     )
-
-    async def all_logged():
-        return len(decisions_of(await read_topic("decisions"), *transactions)) == 40
-
-    await eventually(all_logged, 20)
+    assert {response.status_code for response in answers[:40]} == {200}
+    await eventually(all_came_through_both_doors, 20)
     records = decisions_of(await read_topic("decisions"), *transactions)
     assert sorted(record["predecessors"] for record in records) == list(range(40))
 

@@ -86,6 +86,22 @@ def renamed(row, prefix):
     return dataclasses.replace(row, transaction=msgspec.structs.replace(t, **names))
 
 
+def test_a_row_that_breaks_a_rule_ends_the_replay_with_its_number_and_field(stack, tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text(
+        "transaction_id,card_id,merchant_id,event_time,amount\na1,bad-c,bad-m,2026-01-01,1\na2,bad-c,,2026-01-01,1\n"
+    )
+    ended, _ = replay(stack, path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: row 2, merchant_id")
+
+
+def test_an_api_that_does_not_answer_ends_the_replay_with_its_address(stack, file):
+    ended, report = replay(stack, file, "--url", "http://127.0.0.1:1", "--patience", "1")
+    assert ended.returncode == 1
+    assert report is None or report["refused"] > 0
+
+
 def test_a_missing_column_is_named(stack, file):
     ended, report = replay(stack, file, "--columns", "card_id=customer_id")
     assert (ended.returncode, report) == (1, None)

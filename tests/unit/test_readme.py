@@ -6,24 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.definitions import FINGERPRINT
-from model.scorer import load_scorer
-from services.decision.policy import Policy
-from services.settings import Settings
+from services.decision.record import Answer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_answer_it_shows_is_the_answer_of_the_model_that_ships():
+def test_the_answer_it_shows_has_the_fields_of_an_answer():
     shown = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
-    scorer = load_scorer(Settings().model_dir)
-    policy = Policy(review=scorer.manifest.thresholds.review, decline=scorer.manifest.thresholds.decline)
-    assert (shown["model"], shown["policy"], shown["features_version"]) == (
-        scorer.version,
-        policy.version,
-        FINGERPRINT,
-    )
+    assert tuple(shown) == Answer.__struct_fields__
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "interviewer_guide/README.md"])
@@ -33,6 +24,16 @@ def test_every_file_a_page_names_exists(page):
     missing = [name for name in names if not (ROOT / name).exists() and not ((ROOT / page).parent / name).exists()]
     assert not [name for name in missing if not name.startswith("var/")]
     assert len(names) > 3
+
+
+def test_every_number_it_gives_is_in_the_result_of_the_load_run():
+    result = json.loads((ROOT / "loadtest" / "results" / "load.json").read_text())
+    verdict = result["verdict"]
+    measured = README.split("## Measured")[1].split("##")[0]
+    for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"):
+        assert f"| {verdict[name]:.1f} " in measured
+    assert f"| {verdict['scheduled']} | {verdict['late']} | {verdict['failed'] + verdict['unsent']} |" in measured
+    assert all(result["machine"][name] in measured for name in ("processor", "python", "redis", "onnxruntime"))
 
 
 def test_every_make_target_it_names_exists():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from feature_store.definitions import AGGREGATES, FEATURES, FINGERPRINT, NAMES, STORED, Entity, Op, Tile
-from feature_store.formulas import FORMULAS, Aggregates, counted, row
-from feature_store.memory import Histories
+from feature_store.formulas import FORMULAS, Aggregates, counted, feature_vector
+from feature_store.histories import Histories
 from feature_store.transaction import MAX_AMOUNT, Transaction
 
 START = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)  # a Monday
@@ -27,7 +27,7 @@ def after(*amounts):
         before = transaction(amount)
         histories.add(Entity.CARD, before, counted(before, histories.read(before)))
     now = transaction(100_00)
-    return dict(zip(NAMES, row(now, histories.read(now)).tolist(), strict=True))
+    return dict(zip(NAMES, feature_vector(now, histories.read(now)).tolist(), strict=True))
 
 
 def test_there_are_more_than_twenty_features_each_with_a_formula_and_a_name_of_its_own():
@@ -51,7 +51,7 @@ def test_tiles_hold_no_more_than_some_feature_asks_for():
 
 def test_the_fingerprint_is_stable_between_processes_and_pinned_so_that_a_change_is_noticed():
     """If this fails you changed a feature: train again (`make train`) and put the new fingerprint here."""
-    assert FINGERPRINT == "fcb88e382fa3b408"
+    assert FINGERPRINT == "f31347382d0b0708"
 
 
 def test_a_first_transaction_knows_its_own_amount_and_time_and_nothing_else():
@@ -88,13 +88,13 @@ def test_equal_amounts_have_no_spread_to_compare_with():
 @pytest.mark.parametrize(("currency", "expected"), [("EUR", 12.5), ("JPY", 1250.0), ("KWD", 1.25)])
 def test_amounts_are_in_currency_units_whatever_the_minor_unit(currency, expected):
     now = transaction(1250, currency)
-    values = row(now, EMPTY.read(now))
+    values = feature_vector(now, EMPTY.read(now))
     assert values[NAMES.index("amount")] == expected
 
 
 def test_a_row_is_float32_in_the_order_of_the_features():
     now = transaction(1)
-    values = row(now, EMPTY.read(now))
+    values = feature_vector(now, EMPTY.read(now))
     assert (values.dtype, values.shape) == (np.float32, (len(FEATURES),))
 
 

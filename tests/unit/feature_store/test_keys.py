@@ -1,10 +1,14 @@
 from collections import Counter
+from datetime import UTC, datetime
 
 from aiokafka.partitioner import DefaultPartitioner
 
+from feature_store.definitions import Entity
 from feature_store.keys import Keys
+from feature_store.transaction import Event
 
 KEYS = Keys(12)
+EVENT = Event(transaction_id="t1", card_id="c1", merchant_id="m1", event_time=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_cards_partition_is_the_one_kafkas_own_partitioner_gives_its_key():
@@ -24,7 +28,7 @@ def test_all_keys_of_a_commit_carry_the_partition_as_their_hash_tag():
     partition = KEYS.partition("c1")
     tag = f"{{{partition}}}"
     keys = (
-        KEYS.card("c1"),
+        KEYS.history(Entity.CARD, EVENT),
         KEYS.decided("c1", "t1"),
         KEYS.sequence(partition),
         KEYS.outbox(partition),

@@ -15,7 +15,7 @@ from model.export import to_onnx
 from model.scorer import load_scorer
 from model.simulator import Parameters, simulate
 from model.split import Settings, TrainingError, split
-from model.train import column_names, duration, fit, train
+from model.train import fit, train
 
 DAY = 86_400
 
@@ -143,15 +143,3 @@ def test_a_file_that_cannot_be_trained_on_is_a_usage_error_with_its_reason(tmp_p
         assert result.exit_code == 2
         assert reason in result.output
     assert not (tmp_path / "model").exists()
-
-
-def test_durations_and_column_names_are_read_from_text():
-    assert (duration("7d"), duration("36h")) == (timedelta(days=7), timedelta(hours=36))
-    assert column_names("card_id=customer_id, amount=eur") == {"card_id": "customer_id", "amount": "eur"}
-    assert column_names("") == {}
-
-
-@pytest.mark.parametrize(("read", "text"), [(duration, "7"), (duration, "7 days"), (column_names, "card_id")])
-def test_text_that_is_neither_is_refused(read, text):
-    with pytest.raises(Exception, match="write "):
-        read(text)

@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
 from feature_store.transaction import Transaction
-from services.decision.record import Answer, encode, placed, unplaced
+from services.decision.record import Answer, Record, placed, unplaced
 from services.metrics import Metrics
 from services.topics import DECISIONS
 from services.updater import DecisionsToMerchants
@@ -45,8 +45,11 @@ def decision(sequence):
         transaction_id="t", action="approve", score=0.1, reasons=(), model="m", policy="p",
         features_version="f", degraded=(), stage_ms={},
     )  # fmt: skip
-    body = unplaced(decided_at=NOW, transaction=transaction, features=(), predecessors=0, counted={}, answer=answer)
-    return placed(body, PARTITION.partition, sequence)
+    record = Record(
+        partition=0, sequence=0, decided_at=NOW, transaction=transaction,
+        features=(), predecessors=0, counted={}, answer=answer,
+    )  # fmt: skip
+    return placed(unplaced(record), PARTITION.partition, sequence)
 
 
 def records(first_offset, *sequences):
@@ -90,10 +93,11 @@ async def test_records_that_come_again_are_repetitions_and_no_gap(updater, metri
     assert (repeats(metrics), gaps(metrics)) == (5, 0)
 
 
-async def test_a_sequence_that_never_came_is_counted(updater, metrics):
+async def test_a_sequence_that_never_came_is_counted_and_not_waited_for(updater, pending, metrics):
     await updater(PARTITION, records(0, 1, 2))
     await updater(PARTITION, records(2, 5))
     assert gaps(metrics) == 2
+    assert pending.open == set(range(6, 20))
 
 
 async def test_what_the_log_will_not_bring_any_more_is_counted_and_not_waited_for(updater, pending, metrics):
@@ -112,7 +116,7 @@ async def test_a_partition_that_was_elsewhere_meanwhile_has_no_gap(updater, pend
 async def test_a_record_that_is_no_decision_is_set_aside_and_the_others_are_counted(pending, metrics):
     letters = DeadLetters()
     updater = DecisionsToMerchants(MemoryStore(Keys(12)), pending, letters, metrics)
-    bad = SimpleNamespace(offset=1, value=encode({"partition": 5}))
+    bad = SimpleNamespace(offset=1, value=b'{"partition": 5}')
     await updater(PARTITION, [*records(0, 1), bad, *records(2, 2)])
     assert letters.fields == [("invalid", "body", "is not a decision record")]
     assert pending.open == set(range(3, 20))

@@ -1,0 +1,130 @@
+import asyncio
+
+import pytest
+
+from feature_store.outbox import Entry
+from services.decision.record import placed
+from services.metrics import Metrics
+from services.relay import Relay
+
+RECORD = b'{"transaction":{"card_id":"c1"},"note":1}'
+
+
+class Outbox:
+    """Partition 0 only; notes what happens to it."""
+
+    def __init__(self, *sequences):
+        self.entries = [Entry(sequence, RECORD) for sequence in sequences]
+        self.events = []
+        self.leased = True
+
+    async def lease(self, partition):
+        return self.leased and partition == 0
+
+    async def release(self, partition):
+        self.events.append(("release", partition))
+
+    async def read(self, _partition, most, *, wait_milliseconds):
+        await asyncio.sleep(0 if self.entries else wait_milliseconds / 1_000)
+        return self.entries[:most]
+
+    async def trim(self, _partition, published):
+        self.events.append(("trim", published))
+        self.entries = [entry for entry in self.entries if entry.sequence > published]
+
+    async def lengths(self):
+        return [len(self.entries)]
+
+
+class Batch:
+    def __init__(self, room):
+        self.room = room
+        self.values = []
+
+    def append(self, *, key, value, timestamp):
+        assert (key, timestamp) == (b"c1", None)
+        if len(self.values) == self.room:
+            return None
+        self.values.append(value)
+        return object()
+
+    def record_count(self):
+        return len(self.values)
+
+    def close(self):
+        pass
+
+
+class Producer:
+    def __init__(self, outbox, room=100, fail=False):
+        self.outbox, self.room, self.fail = outbox, room, fail
+
+    def create_batch(self):
+        return Batch(self.room)
+
+    async def send_batch(self, batch, topic, *, partition):
+        async def acknowledged():
+            await asyncio.sleep(0)
+            if self.fail:
+                raise TimeoutError
+            self.outbox.events.append(("acknowledged", batch.values))
+
+        assert (topic, partition) == ("decisions", 0)
+        return asyncio.ensure_future(acknowledged())
+
+
+def relay(outbox, **options):
+    metrics = Metrics()
+    return Relay(outbox, Producer(outbox, **options), partitions=1, metrics=metrics), metrics
+
+
+async def published(outbox, eventually, **options):
+    made, metrics = relay(outbox, **options)
+    stop = asyncio.Event()
+    running = asyncio.create_task(made.run(stop))
+    await eventually(lambda: not outbox.entries)
+    stop.set()
+    await running
+    return metrics
+
+
+async def test_records_are_trimmed_when_they_are_acknowledged_and_not_before(eventually):
+    outbox = Outbox(4, 5)
+    metrics = await published(outbox, eventually)
+    assert outbox.events == [
+        ("acknowledged", [placed(RECORD, 0, 4), placed(RECORD, 0, 5)]),
+        ("trim", 5),
+        ("release", 0),
+    ]
+    assert metrics.registry.get_sample_value("fraud_published_total") == 2
+
+
+async def test_what_does_not_fit_into_a_batch_follows_in_the_next_one_in_order(eventually):
+    outbox = Outbox(1, 2, 3)
+    await published(outbox, eventually, room=2)
+    assert [event for event in outbox.events if event[0] == "trim"] == [("trim", 2), ("trim", 3)]
+
+
+async def test_a_batch_that_is_not_acknowledged_ends_the_relay_and_stays_in_the_outbox():
+    outbox = Outbox(1, 2)
+    made, _ = relay(outbox, fail=True)
+    with pytest.raises(ExceptionGroup):
+        await made.run(asyncio.Event())
+    assert outbox.events == []
+    assert len(outbox.entries) == 2
+
+
+async def test_without_the_lease_nothing_is_published(eventually):
+    outbox = Outbox(1)
+    outbox.leased = False
+    made, metrics = relay(outbox)
+    stop = asyncio.Event()
+    running = asyncio.create_task(made.run(stop))
+    await eventually(lambda: metrics.registry.get_sample_value("fraud_outbox_length") == 1)
+    stop.set()
+    await running
+    assert [event for event in outbox.events if event[0] != "release"] == []
+
+
+def test_a_record_gets_its_place_in_front():
+    assert placed(RECORD, 3, 9) == b'{"partition":3,"sequence":9,"transaction":{"card_id":"c1"},"note":1}'
