@@ -3,12 +3,10 @@
 The columns stay in Arrow's memory; Python objects are made a batch at a time, so a million rows fit on a small machine.
 """
 
-import importlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +15,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.columns import (
+    TableError,
+    arrow,
+    converted,
+    read_csv,
+    read_parquet,
+    to_minor_units,
+    to_truth,
+    to_utc,
+)
 from feature_store.currency import EXPONENT
 from feature_store.transaction import InvalidError, Transaction, parse
 
@@ -27,15 +35,6 @@ BATCH = 10_000
 
 _AS_NAMED: Mapping[str, str] = MappingProxyType({})
 _FAR_FUTURE = datetime(9000, 1, 1, tzinfo=UTC)  # a table is history, or a simulation: no clock judges its times
-_TRUTH = {"1": True, "true": True, "0": False, "false": False}
-
-
-class TableError(ValueError):
-    """A file that cannot be read as transactions; the message says which column, or which row and field."""
-
-
-class MissingExtraError(ImportError):
-    """pyarrow is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +76,12 @@ class Table:
     def _row(self, values: dict[str, Any], number: int) -> Row:
         known = {name: value for name, value in values.items() if value is not None}
         try:
-            is_fraud = _truth(known.pop("is_fraud", None))
+            is_fraud = to_truth(known.pop("is_fraud", None))
             pattern = known.pop("pattern", "")
             currency = known.setdefault("currency", self.currency)
             if "amount" in known:
                 decimals = None if self.minor_units else EXPONENT.get(currency, 0)
-                known["amount"] = _minor_units(known["amount"], decimals)
+                known["amount"] = to_minor_units(known["amount"], decimals)
             return Row(parse(Transaction, msgspec.json.encode(known), now=_FAR_FUTURE), is_fraud, pattern)
         except InvalidError as error:
             raise TableError(f"row {number}, {error}") from None
@@ -114,10 +113,10 @@ def read_table(
     """
     if unknown := sorted(set(columns) - {*REQUIRED, *OPTIONAL}):
         raise TableError(f"no field is called {', '.join(unknown)}; there are {', '.join(REQUIRED + OPTIONAL)}")
-    raw = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    raw = read_csv(path) if path.suffix == ".csv" else read_parquet(path)
     names = _found(raw.column_names, columns, path.name)
-    pa = _pyarrow()
-    table = pa.table({name: _converted(name, raw[column]) for name, column in names.items()})
+    pa = arrow()
+    table = pa.table({name: converted(name, raw[column]) for name, column in names.items()})
     order = _order(table["event_time"].to_numpy(), start, end)
     in_order = bool(np.all(np.diff(order) == 1))
     rows = table.slice(order[0], len(order)) if in_order and len(order) else table.take(pa.array(order))
@@ -140,7 +139,9 @@ def _order(times: npt.NDArray[np.datetime64], start: datetime | None, end: datet
     """Give the places of the rows in [start, end), by event time; rows of one time keep the file's order."""
     order = np.argsort(times, kind="stable")
     first, last = (
-        side if at is None else int(np.searchsorted(times, np.datetime64(_utc(at).replace(tzinfo=None)), sorter=order))
+        side
+        if at is None
+        else int(np.searchsorted(times, np.datetime64(to_utc(at).replace(tzinfo=None)), sorter=order))
         for at, side in ((start, 0), (end, len(order)))
     )
     return order[first:last]
@@ -153,12 +154,12 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
-    pa = _pyarrow()
+    pa = arrow()
     text = dict.fromkeys((*REQUIRED, *OPTIONAL), pa.string())
     schema = pa.schema(text | {"event_time": pa.timestamp("us", "UTC"), "amount": pa.float64(), "is_fraud": pa.bool_()})
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    kind = _pyarrow("csv").CSVWriter if path.suffix == ".csv" else _pyarrow("parquet").ParquetWriter
+    kind = arrow("csv").CSVWriter if path.suffix == ".csv" else arrow("parquet").ParquetWriter
     with kind(str(unfinished), schema) as writer:
         remaining = iter(rows)
         while batch := list(itertools.islice(remaining, BATCH)):
@@ -171,74 +172,3 @@ def _record(row: Row) -> dict[str, Any]:
     record = msgspec.structs.asdict(row.transaction)
     record["amount"] = row.transaction.amount / 10 ** EXPONENT[row.transaction.currency]
     return record | {"is_fraud": row.is_fraud, "pattern": row.pattern}
-
-
-def _pyarrow(module: str = "") -> Any:
-    """Import pyarrow, which only training and simulation need, when a table is read or written."""
-    try:
-        return importlib.import_module(f"pyarrow.{module}" if module else "pyarrow")
-    except ImportError as error:
-        raise MissingExtraError("tables need pyarrow: pip install 'realtime-fraud-detection[train]'") from error
-
-
-def _read_csv(path: Path) -> Any:
-    """Read every column as text: an amount keeps its decimals, an id its leading zeros."""
-    csv, text = _pyarrow("csv"), _pyarrow().string()
-    with csv.open_csv(path) as file:
-        names = file.schema.names
-    options = csv.ConvertOptions(column_types=dict.fromkeys(names, text), strings_can_be_null=True, null_values=[""])
-    return csv.read_csv(path, convert_options=options)
-
-
-def _read_parquet(path: Path) -> Any:
-    return _pyarrow("parquet").read_table(path)
-
-
-def _converted(name: str, column: Any) -> Any:
-    if name == "event_time":
-        return _instants(column)
-    return column if name in {"amount", "is_fraud"} else column.cast(_pyarrow().string())
-
-
-def _instants(column: Any) -> Any:
-    """Convert to microseconds, UTC; a time without a zone is taken as UTC."""
-    pa = _pyarrow()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pa.array([_instant(text, number) for number, text in enumerate(column.to_pylist(), 1)])
-    if not pa.types.is_timestamp(column.type) and not pa.types.is_date(column.type):
-        raise TableError(f"event_time: dates and times were expected, not {column.type}")
-    if column.null_count:
-        raise TableError(f"row {column.is_null().to_pylist().index(True) + 1}, event_time: is required")
-    return column.cast(pa.timestamp("us", "UTC"), safe=False)
-
-
-def _instant(text: str | None, number: int) -> datetime:
-    try:
-        return _utc(datetime.fromisoformat(text or ""))
-    except ValueError:
-        raise TableError(f"row {number}, event_time: must be a date and time as in ISO 8601") from None
-
-
-def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-
-def _minor_units(amount: float | str | Decimal, decimals: int | None) -> int:
-    """Round half up the decimal that was written (a float's repr); `decimals` is None if it is in minor units."""
-    try:
-        written = Decimal(repr(amount) if isinstance(amount, float) else amount)
-        minor = written.scaleb(decimals or 0).quantize(Decimal(1), ROUND_HALF_UP)
-    except (InvalidOperation, TypeError):
-        raise InvalidError("amount", "is not a number, or far too large") from None
-    if not minor.is_finite() or (decimals is None and minor != written):
-        raise InvalidError("amount", "must be a number, and a whole one if it is in minor units")
-    return int(minor)
-
-
-def _truth(value: float | str | None) -> bool | None:
-    if value is None:
-        return None
-    try:
-        return _TRUTH[value.strip().lower()] if isinstance(value, str) else {0: False, 1: True}[int(value)]
-    except (KeyError, ValueError):
-        raise InvalidError("is_fraud", "must be 0, 1, true or false") from None

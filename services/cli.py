@@ -160,8 +160,9 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="also write the report here, as JSON")] = None,
 ) -> None:
     """Stream a file of transactions into a door and wait until each is decided. Exit 1 if one was not, exactly once."""
+    from feature_store.columns import MissingExtraError, TableError
     from feature_store.table_options import parse_columns, parse_delay
-    from feature_store.tables import MissingExtraError, TableError, read_table
+    from feature_store.tables import read_table
     from services.replay import command
     from services.replay.doors import RefusedError
     from services.replay.options import parse_rate

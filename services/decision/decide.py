@@ -9,8 +9,6 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from time import perf_counter
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from feature_store.decision_store import Committed, Decided, DecisionStore, Moved, Seen, Write
@@ -18,7 +16,9 @@ from feature_store.definitions import FINGERPRINT, MERCHANT_DELAY
 from feature_store.formulas import FeatureVector, counted, feature_vector
 from feature_store.transaction import Transaction
 from services.decision.policy import CONTENTION, MERCHANT_LAG, Policy
+from services.decision.ports import Lag, Model
 from services.decision.record import UNPLACED, Answer, Record, Stored, digest, features_of, unplaced
+from services.decision.stopwatch import Stopwatch
 from services.metrics import Metrics
 
 ATTEMPTS = 32
@@ -28,30 +28,6 @@ processes can be in the way."""
 
 class ConflictError(Exception):
     """The transaction's id was decided with another body."""
-
-
-class Model(Protocol):
-    """What scores a row."""
-
-    @property
-    def version(self) -> str:
-        """Names the model exactly."""
-
-    def score(self, row: FeatureVector) -> float:
-        """Give the probability of fraud."""
-
-
-class Lag(Protocol):
-    """What knows how far merchant state is behind."""
-
-    async def lag(self, second: int, tolerated: float) -> float:
-        """Give seconds of event time, for an event at `second`; make sure if it is more than `tolerated`."""
-
-    def known_lag(self, second: int) -> float:
-        """Give the same from what is known now."""
-
-    def committed(self, second: int) -> None:
-        """Note that an event at `second` is now in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +75,7 @@ class Decide:
             self._metrics.stage_seconds.labels(stage).observe(seconds)
         return outcome
 
-    async def _decide(self, transaction: Transaction, stopwatch: "Stopwatch") -> Outcome:
+    async def _decide(self, transaction: Transaction, stopwatch: Stopwatch) -> Outcome:
         read, lag = await self._read(transaction)
         stopwatch.lap("read")
         if isinstance(read, Decided):
@@ -131,7 +107,7 @@ class Decide:
         return read, lag
 
     def _judge(
-        self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: "Stopwatch"
+        self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: Stopwatch
     ) -> tuple[Answer, FeatureVector]:
         features = feature_vector(transaction, seen.aggregates)
         score = self._model.score(features)
@@ -172,7 +148,7 @@ class Decide:
         for cause in answer.degraded:
             self._metrics.degraded.labels(cause).inc()
 
-    def _repeat(self, transaction: Transaction, decided: Decided, stopwatch: "Stopwatch") -> Outcome:
+    def _repeat(self, transaction: Transaction, decided: Decided, stopwatch: Stopwatch) -> Outcome:
         stored = Stored.from_bytes(decided.stored)
         if stored.body != digest(transaction):
             raise ConflictError(f"transaction {transaction.transaction_id} was decided with another body")
@@ -184,17 +160,3 @@ def _degraded(lag: float, *, contended: bool) -> tuple[str, ...]:
     """Name what this decision had to do without."""
     causes = {MERCHANT_LAG: lag > MERCHANT_DELAY, CONTENTION: contended}
     return tuple(cause for cause, holds in causes.items() if holds)
-
-
-class Stopwatch:
-    """Measures consecutive stages; a stage passed again adds up."""
-
-    def __init__(self) -> None:
-        self._last = perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        """End `stage` now."""
-        now = perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from feature_store.tables import BATCH, MissingExtraError, Row, TableError, read_table, write_table
+from feature_store.columns import MissingExtraError, TableError
+from feature_store.tables import BATCH, Row, read_table, write_table
 from feature_store.transaction import Transaction
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
