@@ -24,6 +24,10 @@ Token = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Z
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+NOT_KNOWN = "is not a known field"
+"""The rule that an unknown field breaks. What it holds may be anything, a security code for instance."""
+
+
 class InvalidError(ValueError):
     """Input that breaks a rule. `field` names the place, `message` the rule; neither repeats the value."""
 
@@ -116,7 +120,7 @@ def _named(message: str) -> InvalidError:
     if "unknown field" in message:
         unknown = _UNKNOWN.search(message)
         nameable = unknown is not None and not contains_card_number(unknown["field"])
-        return InvalidError(unknown["field"] if unknown and nameable else "body", "is not a known field")
+        return InvalidError(unknown["field"] if unknown and nameable else "body", NOT_KNOWN)
     place = _PLACE.search(message)
     field = (place["path"] if place else "") or "body"
     rule = _PLACE.sub("", message).replace("Expected", "must be")

@@ -10,6 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from feature_store.card_number import contains_card_number
+from feature_store.transaction import NOT_KNOWN
 from services.metrics import Metrics
 from services.topics import dead_letter
 
@@ -18,7 +19,7 @@ MOST_CHARACTERS = 65_536
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A record set aside. `value` is its text, or null if it looks like it holds a card number."""
+    """A record set aside. `value` is its text, or null where it may hold what must not be stored."""
 
     cause: str
     field: str
@@ -47,7 +48,7 @@ class DeadLetters:
             partition=record.partition,
             offset=record.offset,
             received_at=datetime.fromtimestamp(record.timestamp / 1_000, UTC),
-            value=_printable(record.value or b""),
+            value=None if message == NOT_KNOWN else _printable(record.value or b""),
         )
         place = f"{record.topic}/{record.partition}/{record.offset}"
         await self._producer.send_and_wait(
