@@ -85,11 +85,12 @@ class Decide:
             force = attempt > ATTEMPTS
             answer, features = self._judge(transaction, seen, _degraded(lag, contended=force), stopwatch)
             write = self._write(transaction, seen, answer, features)
+            self._merchants.committing(transaction.second)
             result = await self._store.commit(transaction, seen, write, force=force)
             stopwatch.lap("commit")
             match result:
                 case Committed():
-                    self._note(transaction, answer)
+                    self._note(answer)
                     return Outcome(Stored.from_bytes(write.stored).answer, stopwatch.seconds, repeated=False)
                 case Decided():
                     return self._repeat(transaction, result, stopwatch)
@@ -142,8 +143,7 @@ class Decide:
         )
         return Write(values, Stored.of(transaction, answer).to_bytes(), unplaced(record))
 
-    def _note(self, transaction: Transaction, answer: Answer) -> None:
-        self._merchants.committed(transaction.second)
+    def _note(self, answer: Answer) -> None:
         self._metrics.decisions.labels(answer.action).inc()
         for cause in answer.degraded:
             self._metrics.degraded.labels(cause).inc()

@@ -29,8 +29,11 @@ class Freshness:
         self._since_look: list[int] = []
         self._looking = asyncio.Lock()
 
-    def committed(self, second: int) -> None:
-        """Note a commit of this process, which the last look could not see."""
+    def committing(self, second: int) -> None:
+        """Note a commit of this process, which the last look could not see.
+
+        Before it happens: its effect on merchant state may be there before its reply is here.
+        """
         self._since_look.append(second)
 
     def known_lag(self, second: int) -> float:

@@ -25,5 +25,5 @@ class Lag(Protocol):
     def known_lag(self, second: int) -> float:
         """Give the same from what is known now."""
 
-    def committed(self, second: int) -> None:
-        """Note that an event at `second` is now in the log."""
+    def committing(self, second: int) -> None:
+        """Note that an event at `second` is about to be in the log."""

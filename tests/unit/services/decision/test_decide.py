@@ -37,7 +37,7 @@ class Merchants:
     def known_lag(self, _second):
         return self.seconds
 
-    def committed(self, second):
+    def committing(self, second):
         self.commits.append(second)
 
 

@@ -52,7 +52,7 @@ async def test_what_this_process_commits_counts_until_a_look_that_began_after_it
     pending.gate.clear()
     look = asyncio.create_task(freshness.look())
     await asyncio.sleep(0)
-    freshness.committed(10)  # while the look is on its way: its answer cannot know
+    freshness.committing(10)  # while the look is on its way: its answer cannot know
     pending.gate.set()
     await look
     assert freshness.known_lag(1_000) == 990.0
@@ -70,7 +70,7 @@ async def test_looks_do_not_overlap_so_an_older_answer_never_replaces_a_newer_on
 
 
 async def test_it_looks_again_only_before_it_says_that_there_is_too_much_lag(freshness, pending):
-    freshness.committed(900)
+    freshness.committing(900)
     assert await freshness.lag(1_000, tolerated=120) == 100.0
     assert pending.asked == 0
     assert await freshness.lag(1_100, tolerated=120) == 0.0
