@@ -160,6 +160,8 @@ def replay(
     report: Annotated[Path | None, typer.Option(help="also write the report here, as JSON")] = None,
 ) -> None:
     """Stream a file of transactions into a door and wait until each is decided. Exit 1 if one was not, exactly once."""
+    from aiokafka.errors import KafkaError
+
     from feature_store.columns import MissingExtraError, TableError
     from feature_store.table_options import parse_columns, parse_delay
     from feature_store.tables import read_table
@@ -176,6 +178,9 @@ def replay(
         options = Options(parse_rate(rate), parse_delay(label_delay), paced, patience)
         address = url or f"http://{settings.api_host}:{settings.api_port}"
         result = command.run(settings, table, door.value, address, options)
+    except KafkaError as error:
+        typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
+        raise typer.Exit(1) from None
     except (TableError, MissingExtraError, RefusedError, StuckError, ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

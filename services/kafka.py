@@ -47,7 +47,7 @@ async def open_consumer(settings: Settings, group: str, *topics: str) -> AsyncIt
         group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        fetch_max_wait_ms=100,
+        fetch_max_wait_ms=settings.kafka_fetch_wait_ms,
         max_poll_interval_ms=60_000,
     )
     try:

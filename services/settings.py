@@ -38,6 +38,9 @@ class Settings(BaseSettings):
         10.0,
         description="longest wait for a broker's acknowledgement before the process gives up and restarts",
     )
+    kafka_fetch_wait_ms: PositiveInt = Field(
+        100, description="longest a broker holds back the answer to a reader while there is nothing new"
+    )
     decided_days: PositiveInt = Field(
         7, description="how long a decision is kept under its id: the horizon of 'decided once'"
     )

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from services.dead_letter import DeadLetter
 from services.decision.record import decode_record
 from services.settings import Settings
-from services.topics import DECISIONS, TRANSACTIONS, dead_letter
+from services.topics import DECISIONS, LABELS, TRANSACTIONS, dead_letter
 from services.updater import GROUP as UPDATER
 from services.worker import GROUP as WORKER
 
@@ -91,7 +91,7 @@ async def watching(settings: Settings, watch: Watch) -> AsyncIterator[None]:
     """Read the topics from their beginning into `watch`; yields when what was there before has been read."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False, auto_offset_reset="earliest",
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=10,
     )  # fmt: skip
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
     await asyncio.wait_for(consumer.start(), settings.kafka_timeout_seconds)
@@ -101,7 +101,10 @@ async def watching(settings: Settings, watch: Watch) -> AsyncIterator[None]:
         consumer.assign([TopicPartition(topic, n) for topic in topics for n in range(settings.partitions)])
         await _read_to(consumer, await consumer.end_offsets(consumer.assignment()), watch)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_follow(consumer, watch)), group.create_task(_follow_groups(admin, watch))]
+            tasks = [
+                group.create_task(_follow(consumer, watch)),
+                group.create_task(_follow_groups(admin, watch, settings.partitions)),
+            ]
             try:
                 yield
             finally:
@@ -128,11 +131,16 @@ async def _take(consumer: AIOKafkaConsumer, watch: Watch) -> None:
             watch.record(record)
 
 
-async def _follow_groups(admin: AIOKafkaAdminClient, watch: Watch) -> None:
-    coordinators = {group: await admin.find_coordinator(group) for group in (WORKER, UPDATER)}
+async def _follow_groups(admin: AIOKafkaAdminClient, watch: Watch, partitions: int) -> None:
+    """Look how far worker and updater are. Partitions are named: librdkafka's broker does not know 'all of them'."""
+    read = {
+        group: [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+        for group, topics in ((WORKER, (TRANSACTIONS,)), (UPDATER, (DECISIONS, LABELS)))
+    }
+    coordinators = {group: await admin.find_coordinator(group) for group in read}
     while True:
         for group, coordinator in coordinators.items():
-            offsets = await admin.list_consumer_group_offsets(group, group_coordinator_id=coordinator)
+            offsets = await admin.list_consumer_group_offsets(group, coordinator, read[group])
             for partition, (offset, _) in offsets.items():
                 watch.reached(partition, offset)
         await asyncio.sleep(LOOK_SECONDS)

@@ -28,6 +28,8 @@ class Choice:
     """The number of partitions it imposes; None leaves it to the settings."""
     limits: str
     """What it does not promise."""
+    fetch_wait_ms: int | None = None
+    """How long its readers let it wait; None leaves it to the settings."""
 
 
 EXTERNAL = Choice("external", None, "not started here: promises what it is configured for")
@@ -39,6 +41,7 @@ LIBRDKAFKA = Choice(
     PARTITIONS,
     f"in memory: topics are gone when it stops, about 5 MiB a partition are kept,"
     f" {PARTITIONS} partitions, one member per consumer group",
+    fetch_wait_ms=10,  # it answers a reader only when that time is over, also where there is something new
 )
 
 

@@ -61,6 +61,7 @@ async def running(settings: Settings, programs: Sequence[Program] = PROGRAMS) ->
                 "kafka_bootstrap": broker.bootstrap,
                 "redis_url": redis_url,
                 "partitions": broker.partitions,
+                "kafka_fetch_wait_ms": broker.choice.fetch_wait_ms or settings.kafka_fetch_wait_ms,
             }
             stack = settings.model_copy(update=started)
             async with supervised(commands(stack, programs, listening, logs)) as children:

@@ -27,6 +27,7 @@ def stack(server_loop, broker, redis_url, tmp_path_factory):
         kafka_bootstrap=broker.bootstrap,
         redis_url=redis_url,
         partitions=broker.partitions,
+        kafka_fetch_wait_ms=broker.choice.fetch_wait_ms or 100,
         api_port=free_port(),
         redis_timeout_seconds=2.0,  # a test machine may be busy; the budget is proven by the load run
         data_dir=tmp_path_factory.mktemp("stack"),
