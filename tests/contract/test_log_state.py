@@ -61,6 +61,12 @@ async def test_one_relay_at_a_time_has_the_lease_of_a_partition(client, eventual
     assert await one.lease(0)
 
 
+async def test_a_relay_that_goes_on_extends_its_lease(client):
+    assert await outbox(client, "one", 1_000).lease(0)
+    assert await outbox(client, "one", 60_000).lease(0)
+    assert await client.pttl(KEYS.relay_lease(0)) > 1_000
+
+
 async def test_the_oldest_pending_event_counts_whichever_partition_it_is_in(client):
     pending = Pending(client, KEYS)
     assert await pending.oldest() == math.inf
