@@ -18,8 +18,6 @@ Handle = Callable[[TopicPartition, Sequence[ConsumerRecord]], Coroutine[None, No
 """Gives every record of one partition its effect, in order, before it returns."""
 
 MOST_RECORDS = 500
-
-
 COMMIT_SECONDS = 10.0
 """aiokafka tries a commit for ever; after this long the process ends, and the records come again."""
 

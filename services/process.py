@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-log = logging.getLogger(__name__)
-
 Work = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set, then finishes what it has begun and returns."""
 
