@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -89,12 +89,7 @@ def runs(pid):
 
 def child_of(parent, word):
     """Pid of the child that has this word in its command."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)  # noqa: S607  # ps is on every system
-    [found] = [
-        int(pid)
-        for pid, ppid, args in (line.split(maxsplit=2) for line in listed.stdout.splitlines())
-        if int(ppid) == parent and word in args
-    ]
+    [found] = [child.pid for child in psutil.Process(parent).children() if word in " ".join(child.cmdline())]
     return found
 
 
