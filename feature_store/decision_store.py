@@ -4,24 +4,35 @@ The write is a compare-and-set on the card's version. What it stores it takes as
 what a decision is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import msgspec
 
 from feature_store.definitions import Entity, Measure
 from feature_store.formulas import Aggregates
+from feature_store.held import Held, positions
 from feature_store.keys import Keys
+from feature_store.pending import Pending
 from feature_store.redis_client import Client
-from feature_store.scripts import flat, load, run_all
+from feature_store.scripts import flat, load
 from feature_store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """State as read: the card's version (how many decisions it counts), and the integers of card and merchant."""
+    """State as read: the integers of card and merchant, and which part of the log they are from."""
 
-    version: int
     aggregates: Aggregates
+    held: Held
+    pending_since: float
+    """Second of the oldest committed event that merchant state may lack; infinity if there is none."""
+
+    @property
+    def version(self) -> int:
+        """The card's, which `commit` compares."""
+        return self.held.card_decisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +86,15 @@ class RedisDecisionStore:
 
     Raises:
         redis.exceptions.RedisError: Redis did not answer in time or refused. A commit may or may not have
-            happened then; deciding the same transaction again is safe.
+            happened then; deciding the same transaction again is safe. `ClosedError`: nothing can be committed
+            until a recovery has brought state up to the log.
     """
 
     def __init__(self, client: Client, keys: Keys, *, keep_seconds: int) -> None:
         self._client = client
         self._keys = keys
         self._keep_seconds = keep_seconds
+        self._pending = Pending(client, keys)
         self._read_card = load("read_card")
         self._read_merchant = load("read_merchant")
         self._commit = load("commit")
@@ -92,19 +105,17 @@ class RedisDecisionStore:
             await self._client.script_load(script.text)
 
     async def read(self, transaction: Transaction) -> Seen | Decided:
-        """See `DecisionStore.read`: one round trip."""
+        """See `DecisionStore.read`: one round trip (two on a cluster)."""
         t = transaction
         card_keys = (self._keys.history(Entity.CARD, t), self._keys.decided(t.card_id, t.transaction_id))
-        card, merchant = await run_all(
-            self._client,
-            (
+        pending_since, (card, merchant) = await self._pending.since(
+            [
                 (self._read_card, card_keys, (t.second,)),
                 (self._read_merchant, (self._keys.history(Entity.MERCHANT, t),), (t.second,)),
-            ),
+            ]
         )
-        if card[0] is not None:
-            return Decided(card[0])
-        return Seen(card[1], Aggregates(tuple(card[2]), tuple(merchant)))
+        stored, *of_card = card
+        return Decided(stored) if stored is not None else _seen(of_card, merchant, pending_since)
 
     async def commit(
         self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
@@ -118,6 +129,7 @@ class RedisDecisionStore:
             self._keys.sequence(partition),
             self._keys.outbox(partition),
             self._keys.pending(partition),
+            self._keys.gate(partition),
         )
         expected = "*" if force else seen.version
         arguments = (t.second, expected, self._keep_seconds, write.stored, write.record, *flat(write.counted))
@@ -126,9 +138,26 @@ class RedisDecisionStore:
             return Committed(partition, values[0])
         if outcome == b"decided":
             return Decided(values[0])
-        return Moved(Seen(values[0], Aggregates(tuple(values[1]), seen.aggregates.merchant)))
+        return Moved(_moved(seen, *values))
 
     async def decided(self, card_id: str, transaction_id: str) -> bytes | None:
         """See `DecisionStore.decided`."""
         stored: Any = await self._client.get(self._keys.decided(card_id, transaction_id))
         return stored if stored is None else bytes(stored)
+
+
+def _seen(card: Sequence[Any], merchant: Sequence[Any], pending_since: float) -> Seen:
+    """Put together what the scripts read: version, aggregates and positions; a merchant has no version."""
+    version, of_card, card_positions = card
+    of_merchant, merchant_positions = merchant
+    _, card_labels = positions(card_positions)
+    decisions, labels = positions(merchant_positions)
+    held = Held(card_decisions=version, card_labels=card_labels, merchant_decisions=decisions, merchant_labels=labels)
+    return Seen(Aggregates(tuple(of_card), tuple(of_merchant)), held, pending_since)
+
+
+def _moved(seen: Seen, version: int, of_card: Sequence[int], card_positions: Sequence[bytes]) -> Seen:
+    """Replace the card's part by its state now."""
+    _, card_labels = positions(card_positions)
+    held = msgspec.structs.replace(seen.held, card_decisions=version, card_labels=card_labels)
+    return replace(seen, aggregates=Aggregates(tuple(of_card), seen.aggregates.merchant), held=held)

@@ -29,9 +29,13 @@ class Keys:
     def history(self, entity: Entity, event: Event) -> str:
         """Hash: tiles and newest event of the event's card or merchant.
 
-        A card's also holds its version, a merchant's the last sequence counted of each partition of the log.
+        A card's also holds its version, a merchant's the last sequence counted of each partition of the log, and both
+        the offset of the last label.
         """
-        name = owner(entity, event)
+        return self.history_of(entity, owner(entity, event))
+
+    def history_of(self, entity: Entity, name: str) -> str:
+        """Give the same by the name of the card or merchant."""
         return f"{{{self.partition(name)}}}{entity}:{name}"
 
     def decided(self, card_id: str, transaction_id: str) -> str:
@@ -54,6 +58,14 @@ class Keys:
     def pending(self, partition: int) -> str:
         """Sorted set: sequences that merchant state does not have yet, by their event's second."""
         return f"{{{partition}}}pending"
+
+    def gate(self, partition: int) -> str:
+        """String: whether this partition may be written, see `gate.py`."""
+        return f"{{{partition}}}gate"
+
+    def progress(self, partition: int) -> str:
+        """Hash: for each partition of the topics, how far all entities of this partition of state follow it."""
+        return f"{{{partition}}}progress"
 
     def relay_lease(self, partition: int) -> str:
         """String: the relay that may publish this partition now."""

@@ -18,11 +18,20 @@ async def claim_layout(client: Client, partitions: int) -> None:
     Raises:
         LayoutError: it is not. Going on would give features that no training has seen.
     """
-    ours = f"{LAYOUT}/{partitions}"
+    ours = _ours(partitions)
     await client.set(KEY, ours, nx=True)
     found: Any = await client.get(KEY)
     if found.decode() != ours:
         raise LayoutError(
             f"the state in Redis has layout {found.decode()}, this process has {ours} (tiles/partitions):"
-            " its features or FRAUD_PARTITIONS changed. Start from empty state (remove var/), or go back"
+            " its features or FRAUD_PARTITIONS changed. Make it again from the log (fraud rebuild), or go back"
         )
+
+
+async def give_layout(client: Client, partitions: int) -> None:
+    """Mark state as ours, whatever it was: it is made anew."""
+    await client.set(KEY, _ours(partitions))
+
+
+def _ours(partitions: int) -> str:
+    return f"{LAYOUT}/{partitions}"

@@ -1,14 +1,18 @@
 """The store in memory: what the Redis scripts are held against."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+import msgspec
+
 from feature_store.decision_store import Committed, Decided, Moved, Seen, Write
 from feature_store.definitions import Entity, Measure
-from feature_store.entity_state import LabelConflictError, Position, said
+from feature_store.entity_state import LabelConflictError, Place, Position, said
 from feature_store.formulas import Aggregates, counted_at_merchant
+from feature_store.held import Held, Offsets
 from feature_store.histories import Histories
-from feature_store.keys import Keys
+from feature_store.keys import Keys, owner
 from feature_store.transaction import Label, Transaction
 
 
@@ -22,15 +26,22 @@ class MemoryStore:
         self._versions: defaultdict[str, int] = defaultdict(int)
         self._stored: dict[tuple[str, str], bytes] = {}
         self._sequences: defaultdict[int, int] = defaultdict(int)
-        self._counted: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._counted: defaultdict[str, Offsets] = defaultdict(dict)
         self._labels: dict[tuple[str, str], str] = {}
+        self._labelled: defaultdict[tuple[Entity, str], Offsets] = defaultdict(dict)
 
     async def read(self, transaction: Transaction) -> Seen | Decided:
         """See `DecisionStore.read`."""
         stored = await self.decided(transaction.card_id, transaction.transaction_id)
         if stored is not None:
             return Decided(stored)
-        return Seen(self._versions[transaction.card_id], self.histories.read(transaction))
+        held = Held(
+            card_decisions=self._versions[transaction.card_id],
+            card_labels=dict(self._labelled[Entity.CARD, transaction.card_id]),
+            merchant_decisions=dict(self._counted[transaction.merchant_id]),
+            merchant_labels=dict(self._labelled[Entity.MERCHANT, transaction.merchant_id]),
+        )
+        return Seen(self.histories.read(transaction), held, math.inf)
 
     async def commit(
         self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
@@ -40,7 +51,9 @@ class MemoryStore:
         if isinstance(now, Decided):
             return now
         if now.version != seen.version and not force:
-            return Moved(Seen(now.version, Aggregates(now.aggregates.card, seen.aggregates.merchant)))
+            card = {name: getattr(now.held, name) for name in ("card_decisions", "card_labels")}
+            aggregates = Aggregates(now.aggregates.card, seen.aggregates.merchant)
+            return Moved(Seen(aggregates, msgspec.structs.replace(seen.held, **card), seen.pending_since))
         self.histories.add(Entity.CARD, transaction, dict(write.counted))
         self._versions[transaction.card_id] += 1
         self._stored[transaction.card_id, transaction.transaction_id] = write.stored
@@ -57,13 +70,13 @@ class MemoryStore:
         """See `EntityState.count`."""
         new = 0
         for sequence, t in decisions:
-            if sequence > self._counted[t.merchant_id, partition]:
-                self._counted[t.merchant_id, partition] = sequence
+            if sequence > self._counted[t.merchant_id].get(partition, 0):
+                self._counted[t.merchant_id][partition] = sequence
                 self.histories.add(Entity.MERCHANT, t, counted_at_merchant(t))
                 new += 1
         return new
 
-    async def label(self, label: Label) -> bool:
+    async def label(self, label: Label, place: Place) -> bool:
         """See `EntityState.label`."""
         identity = (label.card_id, label.transaction_id)
         if identity in self._labels:
@@ -73,4 +86,5 @@ class MemoryStore:
         self._labels[identity] = said(label)
         for entity in Entity:
             self.histories.add(entity, label, {Measure.FRAUDS: int(label.is_fraud)})
+            self._labelled[entity, owner(entity, label)][place[0]] = place[1]
         return True

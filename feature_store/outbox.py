@@ -1,10 +1,13 @@
 """The outbox: records committed with their decisions, on their way to topic `decisions`, in sequence order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feature_store.gate import Gate
 from feature_store.keys import Keys
 from feature_store.redis_client import Client
+from feature_store.scripts import load
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,45 +19,41 @@ class Entry:
 
 
 class Outbox:
-    """Reads and trims the outbox of each partition, under a lease so that relays share the work.
+    """Reads and trims the outbox of each partition, while its gate is as it was found in `gates`.
 
-    The lease only saves double work: two relays that both believe they hold one publish duplicates in sequence order,
-    and trimming is by sequence, so nothing is lost and every consumer skips what is not newer.
+    Two relays may work on a partition at once: they publish duplicates in sequence order, and trimming is by sequence,
+    so nothing is lost and every consumer skips what is not newer.
     """
 
-    def __init__(self, client: Client, keys: Keys, *, owner: str, lease_milliseconds: int) -> None:
+    def __init__(self, client: Client, keys: Keys, gates: Sequence[Gate]) -> None:
         self._client = client
         self._keys = keys
-        self._owner = owner
-        self._lease_milliseconds = lease_milliseconds
+        self._gates = gates
+        self._read = load("read_outbox")
+        self._trim = load("trim_outbox")
 
-    async def lease(self, partition: int) -> bool:
-        """Take or extend the lease of a partition; False while another relay has it."""
-        key = self._keys.relay_lease(partition)
-        taken = await self._client.set(key, self._owner, nx=True, px=self._lease_milliseconds)
-        if taken:
-            return True
-        if await self._client.get(key) != self._owner.encode():
-            return False
-        return bool(await self._client.pexpire(key, self._lease_milliseconds))
+    async def read(self, partition: int, most: int) -> list[Entry]:
+        """Read the oldest records.
 
-    async def release(self, partition: int) -> None:
-        """Give the lease back, if it is still ours."""
-        key = self._keys.relay_lease(partition)
-        if await self._client.get(key) == self._owner.encode():
-            await self._client.delete(key)
+        Raises:
+            ClosedError: the gate has moved.
+        """
+        entries = await self._read.run(self._client, self._names(partition), (self._gates[partition].text, most))
+        return [Entry(int(identity.split(b"-")[0]), fields[1]) for identity, fields in entries]
 
-    async def read(self, partition: int, most: int, *, wait_milliseconds: int) -> list[Entry]:
-        """Read the oldest records, waiting a while for the first."""
-        streams: Any = await self._client.xread({self._keys.outbox(partition): 0}, count=most, block=wait_milliseconds)
-        if not streams:
-            return []
-        entries = streams[0][1] if isinstance(streams, list) else next(iter(streams.values()))[0]
-        return [Entry(int(identity.split(b"-")[0]), fields[b"record"]) for identity, fields in entries]
+    async def wait(self, partition: int, milliseconds: int) -> None:
+        """Wait until there is a record, or the time is over."""
+        found: Any = await self._client.xread({self._keys.outbox(partition): 0}, count=1, block=milliseconds)
+        del found
 
     async def trim(self, partition: int, published: int) -> None:
-        """Drop every record up to and including sequence `published`."""
-        await self._client.xtrim(self._keys.outbox(partition), minid=f"{published + 1}-0", approximate=False)
+        """Drop every record up to and including sequence `published`.
+
+        Raises:
+            ClosedError: the gate has moved, so what was published may not count.
+        """
+        first_kept = f"{published + 1}-0"
+        await self._trim.run(self._client, self._names(partition), (self._gates[partition].text, first_kept))
 
     async def lengths(self) -> list[int]:
         """Count the records waiting in each partition."""
@@ -62,3 +61,6 @@ class Outbox:
         for partition in range(self._keys.partitions):
             pipeline.xlen(self._keys.outbox(partition))
         return list(await pipeline.execute())
+
+    def _names(self, partition: int) -> tuple[str, str]:
+        return (self._keys.outbox(partition), self._keys.gate(partition))

@@ -4,8 +4,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from redis.asyncio.cluster import RedisCluster
+
 from feature_store.keys import Keys
-from feature_store.redis_client import Client
+from feature_store.redis_client import UNAVAILABLE, Client
+from feature_store.scripts import Call, load, run_all
 
 
 class Pending:
@@ -14,23 +17,39 @@ class Pending:
     def __init__(self, client: Client, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._oldest = load("oldest_pending")
 
     async def settle(self, partition: int, sequences: Iterable[int]) -> None:
         """Strike out what has been counted."""
         await self._client.zrem(self._keys.pending(partition), *sequences)
 
-    async def settle_before(self, partition: int, sequence: int) -> list[int]:
-        """Strike out all before `sequence`, which the log will not bring again; give what was struck out."""
+    async def settle_to(self, partition: int, sequence: int) -> None:
+        """Strike out everything up to `sequence`: all of it has been counted."""
         key = self._keys.pending(partition)
         members: Any = await self._client.zrange(key, 0, -1)
-        gone = [int(member) for member in members if int(member) < sequence]
+        gone = [member for member in members if int(member) <= sequence]
         if gone:
             await self._client.zrem(key, *gone)
-        return gone
 
-    async def oldest(self) -> float:
-        """Give the second of the oldest pending event over all partitions; infinity if there is none."""
-        pipeline = self._client.pipeline(transaction=False)
-        for partition in range(self._keys.partitions):
-            pipeline.zrange(self._keys.pending(partition), 0, 0, withscores=True)
-        return min((first[0][1] for first in await pipeline.execute() if first), default=math.inf)
+    async def since(self, calls: list[Call]) -> tuple[float, list[Any]]:
+        """Run `calls`, in one round trip where one server has everything.
+
+        Returns:
+            The second of the oldest event that what they read may lack (infinity: none), and their replies. It is
+            looked up before they run, so it may say too much, never too little.
+        """
+        names = [self._keys.pending(partition) for partition in range(self._keys.partitions)]
+        if isinstance(self._client, RedisCluster):  # no order between servers: look first, a partition each
+            return await self._look([(self._oldest, (name,), ()) for name in names]), await run_all(self._client, calls)
+        oldest, *replies = await run_all(self._client, [(self._oldest, names, ()), *calls])
+        return _second(oldest), replies
+
+    async def _look(self, looks: list[Call]) -> float:
+        try:
+            return min(map(_second, await run_all(self._client, looks)))
+        except UNAVAILABLE:  # a server is away, and with it what it knows
+            return -math.inf
+
+
+def _second(reply: int | None) -> float:
+    return math.inf if reply is None else reply

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from feature_store.definitions import AGGREGATES, STORED, Aggregate, Entity, Measure, Tile
 from feature_store.redis_client import Client
@@ -18,6 +18,10 @@ EXPIRE_SECONDS = 45 * 86_400
 """How long an entity without traffic is kept. Longer than any window reaches back, so its going is never seen."""
 
 Argument = str | bytes | int
+
+
+class ClosedError(ResponseError):
+    """The partition is not open: its state may lack what the log has, and nothing was written. See `gate.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,22 @@ class Script:
         return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
 
     async def run(self, client: Client, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run it; a server that does not have it yet is given its text."""
+        """Run it; a server that does not have it yet is given its text.
+
+        Raises:
+            ClosedError: the gate of the partition is not as the script needs it.
+        """
         try:
-            return await client.execute_command(*self.command(keys, arguments))
-        except NoScriptError:  # nothing ran, so running it now is no repetition
-            return await client.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
+            try:
+                return await client.execute_command(*self.command(keys, arguments))
+            except NoScriptError:  # nothing ran, so running it now is no repetition
+                return await client.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
+        except ResponseError as error:
+            raise _named(error) from None
+
+
+def _named(error: Exception) -> Exception:
+    return ClosedError(str(error)) if str(error).startswith("CLOSED") else error
 
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
@@ -57,14 +72,14 @@ async def run_all(client: Client, calls: Sequence[Call]) -> list[Any]:
         if isinstance(replies[index], NoScriptError):
             replies[index] = await script.run(client, keys, arguments)
         elif isinstance(replies[index], Exception):
-            raise replies[index]
+            raise _named(replies[index])
     return replies
 
 
 def load(name: str) -> Script:
-    """Load `lua/NAME.lua`, with the plan and `lua/tiles.lua` before it."""
+    """Load `lua/NAME.lua`, with the plan, `lua/gate.lua` and `lua/tiles.lua` before it."""
     folder = files("feature_store") / "lua"
-    text = "\n".join((_plan(), (folder / "tiles.lua").read_text(), (folder / f"{name}.lua").read_text()))
+    text = "\n".join((_plan(), *((folder / f"{part}.lua").read_text() for part in ("gate", "tiles", name))))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

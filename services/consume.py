@@ -22,8 +22,21 @@ COMMIT_SECONDS = 10.0
 """aiokafka tries a commit for ever; after this long the process ends, and the records come again."""
 
 
-async def consume(consumer: AIOKafkaConsumer, handle: Handle, stop: asyncio.Event, metrics: Metrics) -> None:
+async def consume(
+    consumer: AIOKafkaConsumer,
+    handle: Handle,
+    stop: asyncio.Event,
+    metrics: Metrics,
+    ready: Callable[[TopicPartition], bool] = lambda _: True,
+) -> None:
     """Hand records to `handle` until `stop`; commit what was handled.
+
+    Args:
+        consumer: a member of a group.
+        handle: gives the records their effect.
+        stop: ends it, after what was begun.
+        metrics: the consumer lag.
+        ready: False for a partition whose reader has yet to say where to begin; what came until then comes again.
 
     Raises:
         TimeoutError: the broker did not take the offsets in time.
@@ -31,7 +44,8 @@ async def consume(consumer: AIOKafkaConsumer, handle: Handle, stop: asyncio.Even
     """
     lags: dict[TopicPartition, int] = {}
     while not stop.is_set():
-        batches = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
+        fetched = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
+        batches = {partition: records for partition, records in fetched.items() if ready(partition)}
         async with asyncio.TaskGroup() as group:
             for partition, records in batches.items():
                 group.create_task(handle(partition, records))

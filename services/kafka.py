@@ -57,6 +57,22 @@ async def open_consumer(settings: Settings, group: str, *topics: str) -> AsyncIt
         await _stop(consumer, settings)
 
 
+@contextlib.asynccontextmanager
+async def open_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a reader without a group: it is told what to read, and leaves no trace. From the beginning if told wrong."""
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=settings.kafka_fetch_wait_ms,
+    )
+    try:
+        await when_there(reader.start, settings.kafka_timeout_seconds)
+        yield reader
+    finally:
+        await _stop(reader, settings)
+
+
 async def when_there(start: Callable[[], Awaitable[None]], seconds: float) -> None:
     """Call `start`, and again while no broker answers.
 

@@ -1,5 +1,6 @@
 """What several processes open alike: the composition roots are built from these."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,19 +8,19 @@ from datetime import UTC, datetime
 
 from feature_store.decision_store import RedisDecisionStore
 from feature_store.definitions import FINGERPRINT
+from feature_store.gate import Gate, Gates
 from feature_store.keys import Keys
 from feature_store.layout import claim_layout
-from feature_store.pending import Pending
 from feature_store.redis_client import UNAVAILABLE, Client, connect
+from feature_store.scripts import ClosedError
 from model.scorer import load_scorer
 from services.decision.decide import Decide
-from services.decision.freshness import Freshness
 from services.decision.policy import Policy
 from services.metrics import Metrics
 from services.settings import Settings
 
 LOOK_SECONDS = 0.1
-"""How often a deciding process looks how far merchant state is."""
+"""Between two looks whether the gates are open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Deciding:
     decide: Decide
     store: RedisDecisionStore
     redis: Client
+    gates: Gates
 
 
 @contextlib.asynccontextmanager
@@ -60,10 +62,8 @@ async def open_deciding(
         store = RedisDecisionStore(client, keys, keep_seconds=settings.decided_days * 86_400)
         await claim_layout(client, settings.partitions)
         await store.prepare()
-        merchants = Freshness(Pending(client, keys))
-        async with merchants.watching(LOOK_SECONDS):
-            decide = Decide(store=store, model=scorer, policy=policy, merchants=merchants, metrics=metrics, now=utc_now)
-            yield Deciding(decide, store, client)
+        decide = Decide(store=store, model=scorer, policy=policy, metrics=metrics, now=utc_now)
+        yield Deciding(decide, store, client, Gates(client, keys))
 
 
 async def redis_problem(client: Client) -> str | None:
@@ -73,6 +73,27 @@ async def redis_problem(client: Client) -> str | None:
     except UNAVAILABLE as error:
         return f"Redis does not answer: {type(error).__name__}"
     return None
+
+
+async def closed_problem(gates: Gates) -> str | None:
+    """Tell why nothing can be written to state, or None."""
+    try:
+        await gates.standing()
+    except ClosedError:
+        return "state is being brought up to the log: a relay does that"
+    except UNAVAILABLE as error:
+        return f"Redis does not answer: {type(error).__name__}"
+    return None
+
+
+async def when_open(gates: Gates, stop: asyncio.Event) -> list[Gate]:
+    """Wait until all gates are open; gives none if it was told to stop before."""
+    while not stop.is_set():
+        with contextlib.suppress(ClosedError):
+            return await gates.standing()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+    return []
 
 
 def utc_now() -> datetime:

@@ -14,7 +14,9 @@ class Settings(BaseSettings):
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port of a Kafka broker")
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, or any node of the cluster")
-    redis_cluster: bool = Field(default=False, description="use the cluster client")
+    redis_cluster: bool = Field(
+        default=False, description="Redis is a cluster (`fraud up` then starts one of three masters)"
+    )
     partitions: PositiveInt = Field(
         12, description="P: partitions of every topic, and Redis hash tags. Fixed once the topics are made"
     )

@@ -17,7 +17,7 @@ from services.kafka import open_consumer, open_producer
 from services.metrics import Metrics
 from services.ops import ops_routes
 from services.process import Process
-from services.resources import open_deciding, redis_problem, utc_now
+from services.resources import closed_problem, open_deciding, utc_now, when_open
 from services.settings import Settings
 from services.topics import TRANSACTIONS
 
@@ -68,7 +68,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[Process]:
         door = TransactionDoor(deciding.decide, DeadLetters(producer, metrics), metrics, utc_now)
 
         async def work(stop: asyncio.Event) -> None:
+            await when_open(deciding.gates, stop)
             await consume(consumer, door, stop, metrics)
 
-        routes = ops_routes(metrics, partial(redis_problem, deciding.redis))
+        routes = ops_routes(metrics, partial(closed_problem, deciding.gates))
         yield Process(Starlette(routes=routes), settings.ops_host, settings.ops_port, work)

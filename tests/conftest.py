@@ -18,6 +18,7 @@ from services.stack.apache_kafka import ApacheKafka, apache_kafka
 from services.stack.broker import APACHE_KAFKA, LIBRDKAFKA, Broker
 from services.stack.kafka_jars import available
 from services.stack.librdkafka_broker import PARTITIONS, librdkafka_broker, touch_topics
+from services.stack.redis_cluster import RedisClusterServers, redis_cluster
 from services.stack.redis_server import redis_server
 from services.topics import ALL, ensure_topics
 
@@ -65,6 +66,14 @@ def clean_redis(redis_url) -> str:
     with Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_servers(server_loop, tmp_path_factory) -> Iterator[RedisClusterServers]:
+    """Three masters, each with its append-only file; one that is killed is started again."""
+    servers = redis_cluster(tmp_path_factory.mktemp("redis-cluster"), restart=True)
+    with server_loop.wrap_async_context_manager(servers) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 -- The one write of a decision: all of it or nothing. A compare-and-set on the card's version.
--- KEYS: card, decided, sequence, outbox, pending: one slot.
+-- KEYS: card, decided, sequence, outbox, pending, gate: one slot.
 -- ARGV: second of the event, version as read ('*' commits whatever it is), seconds to keep the decision,
 --       the decision to store, the record for the log, then what to count (measure, integer, ...).
--- Returns {'decided', stored}, {'moved', version, aggregates} or {'committed', sequence}.
+-- Returns {'decided', stored}, {'moved', version, aggregates, positions} or {'committed', sequence}.
 local second, expected = tonumber(ARGV[1]), ARGV[2]
+if not is_open(KEYS[6]) then return CLOSED end
 
 local stored = redis.call('GET', KEYS[2])
 if stored then return {'decided', stored} end

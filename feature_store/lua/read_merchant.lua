@@ -1,2 +1,2 @@
--- KEYS: merchant. ARGV: second of the event. Returns the merchant's aggregates.
-return read(KEYS[1], 'merchant', tonumber(ARGV[1]))
+-- KEYS: merchant. ARGV: second of the event. Returns the merchant's {aggregates, positions}.
+return {read(KEYS[1], 'merchant', tonumber(ARGV[1]))}

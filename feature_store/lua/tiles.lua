@@ -2,7 +2,7 @@
 -- Every script starts with this text; PLAN, above it, is rendered from feature_store/definitions.py.
 --
 -- An entity is one hash: 'newest' is the second of its newest event, 'd20321' the day tile 20321 as 'n3 a4521 f1'
--- (measure letter, integer). Numbers are doubles: exact below 2^53, see MAX_AMOUNT.
+-- (measure letter, integer), 'sequence:3' and 'label:3' how far it follows partition 3 of the log and of the labels. Numbers are doubles: exact below 2^53, see MAX_AMOUNT.
 
 local function unpack_tile(text)
   local counts = {}
@@ -106,9 +106,10 @@ local window_ops = {
   end,
 }
 
--- Reads every aggregate of the entity as of event time `second`, in the order of AGGREGATES[entity].
+-- Reads every aggregate of the entity as of event time `second`, in the order of AGGREGATES[entity]; and its positions
+-- in the log ('sequence:3', '118', ...).
 local function read(key, entity, second)
-  local newest, tiles = nil, {}
+  local newest, tiles, positions = nil, {}, {}
   for letter in pairs(PLAN.tiles) do tiles[letter] = {} end
   local fields = redis.call('HGETALL', key)
   for index = 1, #fields, 2 do
@@ -117,6 +118,9 @@ local function read(key, entity, second)
       table.insert(tiles[letter], {number = tonumber(number), counts = unpack_tile(fields[index + 1])})
     elseif fields[index] == 'newest' then
       newest = tonumber(fields[index + 1])
+    elseif string.find(fields[index], ':', 1, true) then
+      positions[#positions + 1] = fields[index]
+      positions[#positions + 1] = fields[index + 1]
     end
   end
   for _, numbered in pairs(tiles) do
@@ -139,5 +143,5 @@ local function read(key, entity, second)
       result[#result + 1] = window_ops[a.op](window, a, last)
     end
   end
-  return result
+  return result, positions
 end

@@ -9,7 +9,7 @@ from services.api.decisions import Decisions
 from services.api.labels import Labels, LabelSender
 from services.metrics import Metrics
 from services.process import Process
-from services.resources import open_deciding, redis_problem, utc_now
+from services.resources import closed_problem, open_deciding, utc_now
 from services.settings import Settings
 
 
@@ -22,6 +22,6 @@ async def open_api(settings: Settings) -> AsyncIterator[Process]:
             Decisions(deciding.decide, deciding.store, metrics, utc_now),
             Labels(sender, metrics, utc_now),
             metrics,
-            partial(redis_problem, deciding.redis),
+            partial(closed_problem, deciding.gates),
         )
         yield Process(app, settings.api_host, settings.api_port)

@@ -16,7 +16,7 @@ from feature_store.definitions import FINGERPRINT, MERCHANT_DELAY
 from feature_store.formulas import FeatureVector, counted, feature_vector
 from feature_store.transaction import Transaction
 from services.decision.policy import CONTENTION, MERCHANT_LAG, Policy
-from services.decision.ports import Lag, Model
+from services.decision.ports import Model
 from services.decision.record import UNPLACED, Answer, Record, Stored, digest, features_of, unplaced
 from services.decision.stopwatch import Stopwatch
 from services.metrics import Metrics
@@ -48,7 +48,6 @@ class Decide:
         store: DecisionStore,
         model: Model,
         policy: Policy,
-        merchants: Lag,
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
@@ -56,7 +55,6 @@ class Decide:
         self._model = model
         self._policy = policy
         self._policy_version = policy.version
-        self._merchants = merchants
         self._metrics = metrics
         self._now = now
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -76,16 +74,16 @@ class Decide:
         return outcome
 
     async def _decide(self, transaction: Transaction, stopwatch: Stopwatch) -> Outcome:
-        read, lag = await self._read(transaction)
+        read = await self._store.read(transaction)
         stopwatch.lap("read")
         if isinstance(read, Decided):
             return self._repeat(transaction, read, stopwatch)
-        seen = read
+        seen, lag = read, max(0.0, transaction.second - read.pending_since)
+        self._metrics.merchant_lag.set(lag)
         for attempt in itertools.count(1):
             force = attempt > ATTEMPTS
             answer, features = self._judge(transaction, seen, _degraded(lag, contended=force), stopwatch)
             write = self._write(transaction, seen, answer, features)
-            self._merchants.committing(transaction.second)
             result = await self._store.commit(transaction, seen, write, force=force)
             stopwatch.lap("commit")
             match result:
@@ -98,14 +96,6 @@ class Decide:
                     self._metrics.commit_conflicts.inc()
                     seen = result.seen
         raise AssertionError("a forced commit cannot find that the card moved")
-
-    async def _read(self, transaction: Transaction) -> tuple[Seen | Decided, float]:
-        """Read state, and how far the merchant's may have been behind: asked before and after, as it goes on moving."""
-        before = await self._merchants.lag(transaction.second, MERCHANT_DELAY)
-        read = await self._store.read(transaction)
-        lag = max(before, self._merchants.known_lag(transaction.second))
-        self._metrics.merchant_lag.set(lag)
-        return read, lag
 
     def _judge(
         self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: Stopwatch
@@ -132,12 +122,13 @@ class Decide:
         """Put together what is written at once: the card's counts, the stored answer, the record for the log."""
         values = counted(transaction, seen.aggregates)
         record = Record(
+            epoch=UNPLACED,
             partition=UNPLACED,
             sequence=UNPLACED,
             decided_at=self._now(),
             transaction=transaction,
             features=features_of(features),
-            predecessors=seen.version,
+            held=seen.held,
             counted={measure.name.lower(): value for measure, value in values.items()},
             answer=answer,
         )

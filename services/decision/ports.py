@@ -1,4 +1,4 @@
-"""What a decision needs beside its store: something that scores, and something that knows how far merchants lag."""
+"""What a decision needs beside its store: something that scores."""
 
 from typing import Protocol
 
@@ -14,16 +14,3 @@ class Model(Protocol):
 
     def score(self, row: FeatureVector) -> float:
         """Give the probability of fraud."""
-
-
-class Lag(Protocol):
-    """What knows how far merchant state is behind."""
-
-    async def lag(self, second: int, tolerated: float) -> float:
-        """Give seconds of event time, for an event at `second`; make sure if it is more than `tolerated`."""
-
-    def known_lag(self, second: int) -> float:
-        """Give the same from what is known now."""
-
-    def committing(self, second: int) -> None:
-        """Note that an event at `second` is about to be in the log."""

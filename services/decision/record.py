@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from feature_store.formulas import FeatureVector
+from feature_store.held import Held
 from feature_store.transaction import Transaction
 from services.decision.policy import Action
 
@@ -35,14 +36,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One decision in the log. (`partition`, `sequence`) is its place: without gap, in the order of commits."""
 
+    epoch: int
+    """Offset of the empty record that began the epoch; a record behind the beginning of a later one does not count."""
     partition: int
     sequence: int
     decided_at: datetime
     transaction: Transaction
     features: tuple[float | None, ...]
     """As served, in the order of `features_version`; null where not known (NaN)."""
-    predecessors: int
-    """How many decisions of the card it had seen."""
+    held: Held
+    """Which part of the log the features are from."""
     counted: dict[str, int]
     """What it added to the card's tiles, by measure."""
     answer: Answer
@@ -72,7 +75,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 DIGEST = 32
 UNPLACED = 0
-"""Partition and sequence of a record until it is committed; both are left out of what `unplaced` encodes."""
+"""Epoch, partition and sequence of a record until it is published; they are left out of what `unplaced` encodes."""
 _records = msgspec.json.Decoder(Record)
 
 
@@ -91,15 +94,15 @@ def decode_record(raw: bytes) -> Record:
 
 
 def unplaced(record: Record) -> bytes:
-    """Encode a record without its place in the log, which only the commit can give it."""
+    """Encode a record without its place in the log, which only commit and relay can give it."""
     fields = msgspec.structs.asdict(record)
-    del fields["partition"], fields["sequence"]
+    del fields["epoch"], fields["partition"], fields["sequence"]
     return msgspec.json.encode(fields)
 
 
-def placed(unplaced: bytes, partition: int, sequence: int) -> bytes:
+def placed(unplaced: bytes, epoch: int, partition: int, sequence: int) -> bytes:
     """Complete an encoded record with its place in the log."""
-    return b'{"partition":%d,"sequence":%d,%b' % (partition, sequence, unplaced[1:])
+    return b'{"epoch":%d,"partition":%d,"sequence":%d,%b' % (epoch, partition, sequence, unplaced[1:])
 
 
 def features_of(vector: FeatureVector) -> tuple[float | None, ...]:

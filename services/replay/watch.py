@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from services.dead_letter import DeadLetter
-from services.decision.record import decode_record
+from services.log import Epochs
 from services.settings import Settings
 from services.topics import DECISIONS, LABELS, TRANSACTIONS, dead_letter
 from services.updater import GROUP as UPDATER
@@ -38,9 +38,11 @@ class Logged:
 
 @dataclass
 class Watch:
-    """What the log has shown so far. `settled` is told what merchant state has, or will never have."""
+    """What the log has shown so far. `settled` is told what nobody has to wait for any more."""
 
     settled: Callable[[Hashable], None]
+    in_log: bool = False
+    """Whether that is a decision in the log, or only one that merchant state has."""
     decisions: dict[Identity, Logged] = field(default_factory=dict)
     doubles: int = 0
     """Decisions that stand in the log under a second sequence number: effects that happened twice."""
@@ -49,6 +51,7 @@ class Watch:
     """Partition and offset in topic transactions of what went to the dead-letter topic."""
     processed: dict[TopicPartition, int] = field(default_factory=dict)
     """How far the worker is in topic transactions, and the updater in decisions and labels."""
+    _epochs: defaultdict[int, Epochs] = field(default_factory=lambda: defaultdict(lambda: Epochs((), 0)))
     _behind: defaultdict[TopicPartition, deque[tuple[int, Hashable]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -64,7 +67,9 @@ class Watch:
         self.settled((letter.partition, letter.offset))
 
     def _decision(self, record: ConsumerRecord) -> None:
-        decision = decode_record(record.value)
+        decision = self._epochs[record.partition].decision(record)
+        if decision is None:
+            return
         identity = (decision.transaction.card_id, decision.transaction.transaction_id)
         known = self.decisions.get(identity)
         if known is None:
@@ -72,7 +77,10 @@ class Watch:
             self.decisions[identity] = Logged(decision.sequence, answer.action, answer.degraded, time.perf_counter())
         elif known.sequence != decision.sequence:
             self.doubles += 1
-        self.expect(TopicPartition(record.topic, record.partition), record.offset, identity)
+        if self.in_log:
+            self.settled(identity)
+        else:
+            self.expect(TopicPartition(record.topic, record.partition), record.offset, identity)
 
     def expect(self, partition: TopicPartition, offset: int, key: Hashable) -> None:
         """Call `settled(key)` when the updater has passed this place."""

@@ -14,6 +14,7 @@ from services.stack.errors import StackError
 from services.stack.kafka_jars import available
 from services.stack.librdkafka_broker import PARTITIONS, librdkafka_broker, touch_topics
 from services.stack.ports import free_port
+from services.stack.supervisor import Child
 from services.topics import ALL, ensure_topics
 
 KAFKA_PORT = 9092
@@ -54,6 +55,8 @@ class Broker:
     partitions: int
     lost: Callable[[], Awaitable[object]] | None = None
     """Returns when the broker ended for good, its topics with it; None where it is started again."""
+    process: Child | None = None
+    """Where it is started again when it ends."""
 
 
 def pick(settings: Settings) -> Choice:
@@ -97,7 +100,7 @@ async def open_broker(settings: Settings, directory: Path) -> AsyncIterator[Brok
     elif choice is APACHE_KAFKA:
         async with apache_kafka(directory, free_port(KAFKA_PORT), restart=True) as node:
             await ensure_topics(node.bootstrap, partitions)
-            yield Broker(choice, node.bootstrap, partitions)
+            yield Broker(choice, node.bootstrap, partitions, process=node.process)
     else:
         async with librdkafka_broker() as node:
             await touch_topics(node.bootstrap, ALL)

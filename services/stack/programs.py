@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.settings import Settings
@@ -17,10 +17,17 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # only trans
 
 @dataclass(frozen=True)
 class Program:
-    """One of the processes: its name and how it is started."""
+    """One of the processes: its name (`api`, or `api-2` where there are several), how it is started, and with what."""
 
     name: str
     argv: tuple[str, ...]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings of this process alone."""
+
+    @property
+    def is_api(self) -> bool:
+        """Whether it is an HTTP door."""
+        return self.name.partition("-")[0] == "api"
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,19 @@ class Address:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-PROGRAMS = tuple(
-    Program(name, (sys.executable, "-m", "services.cli", name)) for name in ("api", "worker", "relay", "updater")
-)
+def fleet(*, api: int = 1, worker: int = 1, relay: int = 1, updater: int = 1) -> tuple[Program, ...]:
+    """So many of each process: `api-1`, `api-2`, `worker-1` ..."""
+    counts = {"api": api, "worker": worker, "relay": relay, "updater": updater}
+    return tuple(
+        Program(f"{kind}-{number}", _argv(kind)) for kind, count in counts.items() for number in range(1, count + 1)
+    )
+
+
+def _argv(kind: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "services.cli", kind)
+
+
+PROGRAMS = tuple(Program(kind, _argv(kind)) for kind in ("api", "worker", "relay", "updater"))
 
 
 def addresses(settings: Settings, programs: Sequence[Program]) -> dict[str, Address]:
@@ -71,8 +88,9 @@ def commands(
     api, *_ = programs
     made = []
     for program in programs:
-        ports = {"api_port": listening[api.name].port, "ops_port": listening[program.name].port}
-        environment = os.environ | as_environment(settings.model_copy(update=ports))
+        own = listening[program.name].port
+        ports = {"api_port": own if program.is_api else listening[api.name].port, "ops_port": own}
+        environment = os.environ | as_environment(settings.model_copy(update=ports | dict(program.settings)))
         made.append(Command(program.name, program.argv, logs / f"{program.name}.log", environment))
     return made
 

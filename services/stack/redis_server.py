@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ def find_redis() -> str:
 
 @asynccontextmanager
 async def redis_server(
-    directory: Path, port: int | None = None, *, restart: bool = False
+    directory: Path, port: int | None = None, *, restart: bool = False, options: Mapping[str, str] | None = None
 ) -> AsyncIterator[RedisServer]:
     """Run redis-server on the data in `directory`, from when it has loaded them until the block ends.
 
@@ -64,6 +64,7 @@ async def redis_server(
         directory: append-only file and redis.log; used by one server at a time.
         port: on loopback; None picks a free one.
         restart: start it again when it crashes.
+        options: of redis.conf, beside those all our servers have.
 
     Raises:
         StackError: no redis-server, or it does not start on these data.
@@ -73,14 +74,15 @@ async def redis_server(
     port = port or free_port()
     url = f"redis://{LOOPBACK}:{port}/0"
     async with locked(directory) as lock:
-        command = Command("redis", _argv(binary, directory, port), directory / "redis.log", inherited=(lock,))
+        argv = _argv(binary, directory, port, options or {})
+        command = Command("redis", argv, directory / "redis.log", inherited=(lock,))
         async with supervised([command], restart=restart) as children:
             server = RedisServer(url, binary, children["redis"])
             await server.process.until(lambda: _has_loaded(server), _LOAD_SECONDS)
             yield server
 
 
-def _argv(binary: str, directory: Path, port: int) -> tuple[str, ...]:
+def _argv(binary: str, directory: Path, port: int, more: Mapping[str, str]) -> tuple[str, ...]:
     options = {
         "bind": LOOPBACK,
         "port": str(port),
@@ -89,6 +91,7 @@ def _argv(binary: str, directory: Path, port: int) -> tuple[str, ...]:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
+        **more,
     }
     return (binary, *(word for name, value in options.items() for word in (f"--{name}", value)))
 

@@ -16,11 +16,12 @@ from services.stack.directory_lock import locked
 from services.stack.health import healthy
 from services.stack.ports import free_port
 from services.stack.programs import PROGRAMS, Address, Program, addresses, commands
+from services.stack.redis_cluster import redis_cluster
 from services.stack.redis_server import redis_server
 from services.stack.supervisor import Child, supervised
 
 REDIS_PORT = 6379
-_HEALTHY_SECONDS = 60.0
+_HEALTHY_SECONDS = 300.0  # the first start after a power cut brings state up to the log
 _CRASHES = 2  # the third is no longer bad luck
 
 
@@ -35,6 +36,8 @@ class Running:
     """One file for each process."""
     addresses: Mapping[str, Address]
     children: Mapping[str, Child]
+    servers: tuple[Child, ...]
+    """The redis-servers that were started here: one, or the masters of the cluster."""
 
 
 @asynccontextmanager
@@ -55,7 +58,7 @@ async def running(settings: Settings, programs: Sequence[Program] = PROGRAMS) ->
         listening = addresses(settings, programs)
         async with (
             open_broker(settings, directory / "kafka") as broker,
-            _open_redis(settings, directory / "redis") as redis_url,
+            _open_redis(settings, directory / "redis") as (redis_url, servers),
         ):
             started = {
                 "kafka_bootstrap": broker.bootstrap,
@@ -66,17 +69,20 @@ async def running(settings: Settings, programs: Sequence[Program] = PROGRAMS) ->
             stack = settings.model_copy(update=started)
             async with supervised(commands(stack, programs, listening, logs)) as children:
                 await _all_healthy(children, listening)
-                yield Running(broker, redis_url, directory, logs, listening, children)
+                yield Running(broker, redis_url, directory, logs, listening, children, servers)
 
 
 @asynccontextmanager
-async def _open_redis(settings: Settings, directory: Path) -> AsyncIterator[str]:
-    """The Redis that FRAUD_REDIS_URL names, else one of our own."""
+async def _open_redis(settings: Settings, directory: Path) -> AsyncIterator[tuple[str, tuple[Child, ...]]]:
+    """The Redis that FRAUD_REDIS_URL names, else one of our own, or a cluster with FRAUD_REDIS_CLUSTER."""
     if "redis_url" in settings.model_fields_set:
-        yield settings.redis_url
+        yield settings.redis_url, ()
+    elif settings.redis_cluster:
+        async with redis_cluster(directory.with_name("redis-cluster"), restart=True) as cluster:
+            yield cluster.url, tuple(node.process for node in cluster.nodes)
     else:
         async with redis_server(directory, free_port(REDIS_PORT), restart=True) as server:
-            yield server.url
+            yield server.url, (server.process,)
 
 
 async def _all_healthy(children: Mapping[str, Child], listening: Mapping[str, Address]) -> None:

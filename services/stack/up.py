@@ -22,6 +22,7 @@ def print_ready(stack: Running) -> None:
         f"FRAUD_KAFKA_BOOTSTRAP={broker.bootstrap}",
         f"FRAUD_REDIS_URL={stack.redis_url}",
         f"FRAUD_PARTITIONS={broker.partitions}",
+        *(("FRAUD_REDIS_CLUSTER=true",) if len(stack.servers) > 1 else ()),
     )
     lines += [
         ("redis", stack.redis_url),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from jsonschema import Draft202012Validator
 
+from feature_store.held import Held
 from feature_store.transaction import Transaction
 from services.decision.policy import Action
 from services.decision.record import Answer, Record, decode_record, placed, unplaced
@@ -15,6 +16,7 @@ from services.schema import FOLDER, TYPES, IncompatibleError, current, incompati
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 RECORD = unplaced(
     Record(
+        epoch=0,
         partition=0,
         sequence=0,
         decided_at=NOW,
@@ -22,7 +24,7 @@ RECORD = unplaced(
             transaction_id="t", card_id="c", merchant_id="m", amount=1, currency="EUR", event_time=NOW
         ),
         features=(1.0, None),
-        predecessors=0,
+        held=Held(card_decisions=0, card_labels={}, merchant_decisions={3: 9}, merchant_labels={0: 0}),
         counted={"count": 1},
         answer=Answer(
             transaction_id="t", action=Action.APPROVE, score=0.1, reasons=(), model="m", policy="p",
@@ -92,6 +94,10 @@ def test_an_incompatible_change_is_not_written(tmp_path):
 
 def test_a_reader_of_the_log_lets_fields_pass_that_it_does_not_know_yet():
     """In a rolling deployment the writer may be newer. At the doors a misspelt field is refused all the same."""
-    record = json.loads(placed(RECORD, 1, 1))
-    record["transaction"]["loyalty_tier"] = record["note"] = "gold"
-    assert decode_record(json.dumps(record).encode()) == decode_record(placed(RECORD, 1, 1))
+    record = json.loads(placed(RECORD, 0, 1, 1))
+    record["transaction"]["loyalty_tier"] = record["note"] = record["held"]["merchant_disputes"] = "gold"
+    assert decode_record(json.dumps(record).encode()) == decode_record(placed(RECORD, 0, 1, 1))
+
+
+def test_a_record_as_it_is_published_is_valid_by_its_schema():
+    Draft202012Validator(current("decisions")).validate(json.loads(placed(RECORD, 5, 1, 1)))

@@ -1,18 +1,23 @@
 """One suite over both executions of the features: memory (Python) and Redis (Lua) agree in every integer."""
 
 import asyncio
+import itertools
+import math
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Seen, Write
+from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Write
 from feature_store.definitions import DAYS, NAMES, Measure, Tile
 from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.formulas import counted, feature_vector
+from feature_store.held import Held
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
+from feature_store.pending import Pending
 from feature_store.redis_client import connect
 from feature_store.transaction import MAX_AMOUNT, Label, Transaction
 
@@ -49,13 +54,16 @@ class Both:
         self.entities = entities
 
     async def decide(self, t):
-        """What `decide` and the updater do, without a model: the outcome, and the features as served."""
+        """What `decide` and the updater do, without a model: the outcome, the state as read, the features as served.
+
+        What is pending is left out: in memory nothing ever is.
+        """
         seen = await self.decisions.read(t)
         if isinstance(seen, Decided):
             return seen, None
         outcome = await self.decisions.commit(t, seen, Write(counted(t, seen.aggregates), b"answer", b"{}"))
         await self.entities.count(outcome.partition, [(outcome.sequence, t)])
-        return outcome, (seen, feature_vector(t, seen.aggregates).tobytes())
+        return outcome, (seen.aggregates, seen.held, feature_vector(t, seen.aggregates).tobytes())
 
 
 def memory():
@@ -63,18 +71,13 @@ def memory():
     return Both(store, store)
 
 
-def redis(client):
-    return Both(RedisDecisionStore(client, KEYS, keep_seconds=3_600), RedisEntityState(client, KEYS))
+def redis(client, gates):
+    return Both(RedisDecisionStore(client, KEYS, keep_seconds=3_600), RedisEntityState(client, KEYS, gates))
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request, clean_redis):
-    if request.param == "memory":
-        yield memory()
-        return
-    client = connect(clean_redis, timeout=5)
-    yield redis(client)
-    await client.aclose()
+async def store(request, client, opened):
+    return memory() if request.param == "memory" else redis(client, await opened(client, KEYS))
 
 
 WRITE = Write({Measure.COUNT: 1}, b"answer", b'{"record":1}')
@@ -91,10 +94,16 @@ async def test_what_was_decided_is_returned_and_counted_once(store):
 
 async def test_a_commit_on_a_card_that_moved_writes_nothing_and_gives_the_state_now(store):
     stale = await store.decisions.read(transaction(1))
-    await store.decide(transaction(2))
+    other = transaction(2, second=LEAP_DAY - 600)
+    await store.decide(other)
+    await store.entities.label(label(other), (4, 9))
     moved = await store.decisions.commit(transaction(1), stale, WRITE)
     assert isinstance(moved, Moved)
-    assert moved.seen == Seen(1, moved.seen.aggregates)
+    card = Held(card_decisions=1, card_labels={4: 9}, merchant_decisions={}, merchant_labels={})
+    assert (moved.seen.version, moved.seen.held, moved.seen.pending_since) == (1, card, stale.pending_since)
+    now = await store.decisions.read(transaction(1))
+    assert moved.seen.aggregates.card == now.aggregates.card != stale.aggregates.card
+    assert moved.seen.aggregates.merchant == stale.aggregates.merchant != now.aggregates.merchant
     assert await store.decisions.decided("c0", "t1") is None
     assert isinstance(await store.decisions.commit(transaction(1), moved.seen, WRITE), Committed)
 
@@ -126,9 +135,9 @@ async def test_a_decision_of_the_log_is_counted_for_its_merchant_once(store):
 async def test_a_label_for_another_merchant_contradicts_and_has_no_effect_anywhere(store):
     t, elsewhere = transaction(), transaction(merchant="m1")
     await store.decide(t)
-    await store.entities.label(label(t))
+    await store.entities.label(label(t), (0, 0))
     with pytest.raises(LabelConflictError):
-        await store.entities.label(label(elsewhere))
+        await store.entities.label(label(elsewhere), (0, 1))
     seen = await store.decisions.read(transaction(1, merchant="m1", second=LEAP_DAY + 9 * DAYS))
     assert named(transaction(1), seen)["merchant_frauds_7d"] == 0
 
@@ -140,27 +149,76 @@ async def test_a_batch_is_counted_once_a_merchant_whatever_was_counted_of_it_bef
     assert await store.entities.count(3, batch) == 0
 
 
-async def test_scripts_that_redis_forgot_are_sent_again(clean_redis):
-    client = connect(clean_redis, timeout=5)
-    store = redis(client)
+async def test_scripts_that_redis_forgot_are_sent_again(client, opened):
+    store = redis(client, await opened(client, KEYS))
     await store.decide(transaction())
     await client.script_flush()
     assert isinstance((await store.decide(transaction(1)))[0], Committed)
-    await client.aclose()
+
+
+async def test_what_is_read_says_which_part_of_the_log_it_is_from(store):
+    t, other, foreign = transaction(1), transaction(2, merchant="m1"), transaction(3, card="c1")
+    for decided in (t, other, foreign):
+        await store.decide(decided)
+    await store.entities.label(label(t), (3, 11))
+    await store.entities.label(label(foreign), (5, 2))
+    await store.entities.label(label(other), (3, 12))
+    await store.entities.label(label(other), (3, 40))  # a repetition has no effect, so it is no part of it
+    place, foreign_place = KEYS.partition("c0"), KEYS.partition("c1")
+    assert (await store.decisions.read(transaction(4))).held == Held(
+        card_decisions=2,
+        card_labels={3: 12},
+        merchant_decisions={place: 1, foreign_place: 1},
+        merchant_labels={3: 11, 5: 2},
+    )
+
+
+async def test_what_was_read_stays_as_it_was_when_state_goes_on(store):
+    await store.decide(transaction(1))
+    seen = await store.decisions.read(transaction(2))
+    held = msgspec.json.encode(seen.held)
+    await store.decide(transaction(2))
+    await store.entities.label(label(transaction(1)), (0, 0))
+    assert msgspec.json.encode(seen.held) == held
+
+
+async def test_the_oldest_event_that_merchant_state_may_lack_is_known_whichever_partition_it_is_in(client, opened):
+    await opened(client, KEYS)
+    store, pending = RedisDecisionStore(client, KEYS, keep_seconds=3_600), Pending(client, KEYS)
+
+    async def commit(number, card, second):
+        t = transaction(number, card=card, second=second)
+        return await store.commit(t, await store.read(t), WRITE)
+
+    async def since():
+        return (await store.read(transaction(9, card="c9"))).pending_since
+
+    assert await since() == math.inf
+    later = await commit(1, "c0", LEAP_DAY + 20)
+    oldest = await commit(2, "c1", LEAP_DAY + 5)
+    between = await commit(3, "c1", LEAP_DAY + 10)
+    assert oldest.partition not in {later.partition, KEYS.partition("c9")}
+    assert await since() == LEAP_DAY + 5
+    await pending.settle(oldest.partition, [oldest.sequence])
+    assert await since() == LEAP_DAY + 10
+    await pending.settle(between.partition, [between.sequence])
+    assert await since() == LEAP_DAY + 20
+    await pending.settle(later.partition, [later.sequence])
+    assert await since() == math.inf
 
 
 async def test_the_first_label_of_a_transaction_stands(store):
     t = transaction()
-    assert await store.entities.label(label(t))
-    assert not await store.entities.label(label(t))
+    assert await store.entities.label(label(t), (0, 0))
+    assert not await store.entities.label(label(t), (0, 0))
     with pytest.raises(LabelConflictError):
-        await store.entities.label(label(t, is_fraud=False))
+        await store.entities.label(label(t, is_fraud=False), (0, 1))
 
 
 async def test_a_label_reaches_card_and_merchant_when_its_delay_is_over(store):
     t = transaction()
     await store.decide(t)
-    await store.entities.label(label(t))
+    await store.entities.label(label(t), (0, 0))
     for days, known in ((7, 0), (9, 1)):
         later = transaction(1, second=LEAP_DAY + days * DAYS)
         seen = await store.decisions.read(later)
@@ -197,25 +255,32 @@ def as_late_as_is_kept(tile):
 @example(steps=as_late_as_is_kept(Tile.HOUR))
 @example(steps=as_late_as_is_kept(Tile.DAY))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis):
+def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis, opened):
     """Duplicates, late and out-of-order events, labels before and after their transactions, month ends, leap days."""
 
     async def compare():
         client = connect(clean_redis, timeout=5)
         await client.flushdb()
-        python, lua = memory(), redis(client)
-        second = LEAP_DAY
+        python, lua = memory(), redis(client, await opened(client, KEYS))
+        second, offsets = LEAP_DAY, itertools.count()
+
+        async def same_effect(said):
+            place = (KEYS.partition(said.card_id), next(offsets))
+            assert await python.entities.label(said, place) == await lua.entities.label(said, place)
+
         for number, (card, merchant, amount, later, late, extra) in enumerate(steps):
             second += later
             t = transaction(number, card, merchant, amount, second - late)
             if extra == "fraud first":
-                assert await python.entities.label(label(t)) == await lua.entities.label(label(t))
+                await same_effect(label(t))
             assert await python.decide(t) == await lua.decide(t)
             if extra == "again":
                 assert await python.decide(t) == await lua.decide(t)
             if extra in {"fraud", "genuine"}:
-                said = label(t, is_fraud=extra == "fraud")
-                assert await python.entities.label(said) == await lua.entities.label(said)
+                await same_effect(label(t, is_fraud=extra == "fraud"))
+        for card, merchant in itertools.product(["c0", "c1", "c2"], ["m0", "m1"]):
+            probe = transaction(f"-{card}-{merchant}", card, merchant, 1, second)
+            assert await python.decide(probe) == await lua.decide(probe)
         for entity, histories in python.decisions.histories.of.items():
             for name, history in histories.items():
                 key = KEYS.history(entity, transaction(card=name, merchant=name))
@@ -251,7 +316,7 @@ def test_what_is_read_of_a_merchant_does_not_depend_on_the_order_in_which_events
         store = memory()
         for sequence, t in order:
             await store.entities.count(sequence, [(1, t)])  # a partition each: any order is one the log can have
-            await store.entities.label(label(t))
+            await store.entities.label(label(t), (0, 0))
         probe = transaction(999, merchant="m0", second=second + 8 * DAYS)
         return (await store.decisions.read(probe)).aggregates.merchant
 

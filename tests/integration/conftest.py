@@ -92,7 +92,7 @@ async def read_topic(stack):
                 while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
                     for partition, more in (await consumer.getmany(timeout_ms=100)).items():
                         records[partition] += more
-            return [json.loads(record.value) for several in records.values() for record in several]
+            return [json.loads(record.value) for several in records.values() for record in several if record.value]
         finally:
             await consumer.stop()
 

@@ -101,7 +101,7 @@ async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_eac
     assert {response.status_code for response in answers[:40]} == {200}
     await eventually(all_came_through_both_doors, 20)
     records = decisions_of(await read_topic("decisions"), *transactions)
-    assert sorted(record["predecessors"] for record in records) == list(range(40))
+    assert sorted(record["held"]["card_decisions"] for record in records) == list(range(40))
 
 
 BAD_RECORDS = {

@@ -33,8 +33,15 @@ def test_all_keys_of_a_commit_carry_the_partition_as_their_hash_tag():
         KEYS.sequence(partition),
         KEYS.outbox(partition),
         KEYS.pending(partition),
+        KEYS.gate(partition),
     )
     assert all(key.startswith(tag) for key in keys)
+
+
+def test_what_is_noted_of_a_partition_of_state_is_beside_its_gate():
+    names = (KEYS.gate(3), KEYS.progress(3), KEYS.outbox(3), KEYS.relay_lease(3))
+    assert {name.partition("}")[0] for name in names} == {"{3"}
+    assert len(set(names)) == len(names)
 
 
 def test_identifiers_cannot_be_confused_across_the_boundary_between_them():

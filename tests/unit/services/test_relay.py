@@ -2,12 +2,15 @@ import asyncio
 
 import pytest
 
+from feature_store.gate import Gate
 from feature_store.outbox import Entry
+from feature_store.scripts import ClosedError
 from services.decision.record import placed
 from services.metrics import Metrics
 from services.relay import Relay
 
 RECORD = b'{"transaction":{"card_id":"c1"},"note":1}'
+GATE = Gate("0 17@abc")
 
 
 class Outbox:
@@ -16,24 +19,39 @@ class Outbox:
     def __init__(self, *sequences):
         self.entries = [Entry(sequence, RECORD) for sequence in sequences]
         self.events = []
-        self.leased = True
+        self.closed = False
 
-    async def lease(self, partition):
-        return self.leased and partition == 0
+    def look(self):
+        if self.closed:
+            raise ClosedError
 
-    async def release(self, partition):
-        self.events.append(("release", partition))
-
-    async def read(self, _partition, most, *, wait_milliseconds):
-        await asyncio.sleep(0 if self.entries else wait_milliseconds / 1_000)
+    async def read(self, partition, most):
+        assert partition == 0
+        self.look()
         return self.entries[:most]
 
+    async def wait(self, _partition, milliseconds):
+        await asyncio.sleep(milliseconds / 1_000)
+
     async def trim(self, _partition, published):
+        self.look()
         self.events.append(("trim", published))
         self.entries = [entry for entry in self.entries if entry.sequence > published]
 
     async def lengths(self):
         return [len(self.entries)]
+
+
+class Lease:
+    def __init__(self, outbox, *, free=True):
+        self.outbox = outbox
+        self.free = free
+
+    async def take(self):
+        return self.free
+
+    async def release(self):
+        self.outbox.events.append("released")
 
 
 class Batch:
@@ -56,8 +74,8 @@ class Batch:
 
 
 class Producer:
-    def __init__(self, outbox, room=100, fail=False):
-        self.outbox, self.room, self.fail = outbox, room, fail
+    def __init__(self, outbox, room=100, *, fail=False, meanwhile=lambda: None):
+        self.outbox, self.room, self.fail, self.meanwhile = outbox, room, fail, meanwhile
 
     def create_batch(self):
         return Batch(self.room)
@@ -67,15 +85,16 @@ class Producer:
             await asyncio.sleep(0)
             if self.fail:
                 raise TimeoutError
+            self.meanwhile()
             self.outbox.events.append(("acknowledged", batch.values))
 
         assert (topic, partition) == ("decisions", 0)
         return asyncio.ensure_future(acknowledged())
 
 
-def relay(outbox, **options):
+def relay(outbox, *, lease=None, **options):
     metrics = Metrics()
-    return Relay(outbox, Producer(outbox, **options), partitions=1, metrics=metrics), metrics
+    return Relay(outbox, [GATE], [lease or Lease(outbox)], Producer(outbox, **options), metrics), metrics
 
 
 async def published(outbox, eventually, **options):
@@ -92,9 +111,9 @@ async def test_records_are_trimmed_when_they_are_acknowledged_and_not_before(eve
     outbox = Outbox(4, 5)
     metrics = await published(outbox, eventually)
     assert outbox.events == [
-        ("acknowledged", [placed(RECORD, 0, 4), placed(RECORD, 0, 5)]),
+        ("acknowledged", [placed(RECORD, 17, 0, 4), placed(RECORD, 17, 0, 5)]),
         ("trim", 5),
-        ("release", 0),
+        "released",
     ]
     assert metrics.registry.get_sample_value("fraud_published_total") == 2
 
@@ -114,17 +133,41 @@ async def test_a_batch_that_is_not_acknowledged_ends_the_relay_and_stays_in_the_
     assert len(outbox.entries) == 2
 
 
+async def test_a_gate_that_closes_while_a_batch_is_on_its_way_ends_the_relay_and_the_batch_stays_in_the_outbox():
+    def close():
+        outbox.closed = True
+
+    outbox = Outbox(1, 2)
+    made, metrics = relay(outbox, meanwhile=close)
+    with pytest.raises(ExceptionGroup) as raised:
+        await made.run(asyncio.Event())
+    assert raised.value.subgroup(ClosedError)
+    assert [entry.sequence for entry in outbox.entries] == [1, 2]
+    assert metrics.registry.get_sample_value("fraud_published_total") == 0
+
+
+async def test_behind_a_gate_that_is_closed_nothing_is_published():
+    outbox = Outbox(1)
+    outbox.closed = True
+    made, _ = relay(outbox)
+    with pytest.raises(ExceptionGroup) as raised:
+        await made.run(asyncio.Event())
+    assert raised.value.subgroup(ClosedError)
+    assert outbox.events == []
+
+
 async def test_without_the_lease_nothing_is_published(eventually):
     outbox = Outbox(1)
-    outbox.leased = False
-    made, metrics = relay(outbox)
+    made, metrics = relay(outbox, lease=Lease(outbox, free=False))
     stop = asyncio.Event()
     running = asyncio.create_task(made.run(stop))
     await eventually(lambda: metrics.registry.get_sample_value("fraud_outbox_length") == 1)
     stop.set()
     await running
-    assert [event for event in outbox.events if event[0] != "release"] == []
+    assert outbox.events == ["released"]
 
 
-def test_a_record_gets_its_place_in_front():
-    assert placed(RECORD, 3, 9) == b'{"partition":3,"sequence":9,"transaction":{"card_id":"c1"},"note":1}'
+def test_a_record_gets_its_epoch_and_its_place_in_front():
+    assert placed(RECORD, 17, 3, 9) == (
+        b'{"epoch":17,"partition":3,"sequence":9,"transaction":{"card_id":"c1"},"note":1}'
+    )

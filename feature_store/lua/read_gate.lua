@@ -1,0 +1,2 @@
+-- KEYS: gate. Returns its text if it is open.
+return is_open(KEYS[1])

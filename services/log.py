@@ -1,0 +1,68 @@
+"""The topics as the log that state is a function of: what of it counts is decided here, for all its readers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from feature_store.transaction import Label, parse
+from services.decision.record import Record, decode_record
+
+MOST_RECORDS = 500
+SILENCE_SECONDS = 30.0
+"""After this long without a record that must be there, the reader gives up."""
+
+
+class Epochs:
+    """Follows one partition of topic decisions from an offset on: which epoch is in force there.
+
+    An empty record begins an epoch; its offset is its number. What a relay of an earlier epoch still publishes behind
+    it does not count: state went on without it (`feature_store/gate.py`).
+    """
+
+    def __init__(self, known: Iterable[int], offset: int) -> None:
+        self.begun = [epoch for epoch in sorted(known) if epoch < offset]
+
+    def decision(self, record: ConsumerRecord) -> Record | None:
+        """Give the decision of a record, or None if there is none that counts.
+
+        Raises:
+            msgspec.MsgspecError, UnicodeDecodeError: it is neither empty nor a decision.
+        """
+        if not record.value:
+            self.begun.append(record.offset)
+            return None
+        decision = decode_record(record.value)
+        return decision if self.begun and decision.epoch == self.begun[-1] else None
+
+
+def label_of(record: ConsumerRecord) -> Label:
+    """Give the label of a record, judged by the time it was sent: it is valid for every reader or for none.
+
+    Raises:
+        InvalidError: it is none.
+    """
+    return parse(Label, record.value or b"", now=datetime.fromtimestamp(record.timestamp / 1_000, UTC))
+
+
+async def read(
+    reader: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int
+) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    """Read the records with offsets from `start` to `end` (exclusive), in batches.
+
+    Raises:
+        TimeoutError: the broker does not give them.
+    """
+    if start >= end:
+        return
+    reader.assign([partition])
+    reader.seek(partition, start)
+    while True:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            batch: Sequence[ConsumerRecord] = ()
+            while not batch:
+                batch = (await reader.getmany(timeout_ms=500, max_records=MOST_RECORDS)).get(partition, ())
+        yield [record for record in batch if record.offset < end]
+        if batch[-1].offset + 1 >= end:
+            return

@@ -1,0 +1,76 @@
+"""`fraud rebuild`: forgets all state in Redis and makes it again from the log, also while the system runs.
+
+Decisions wait meanwhile (the gates are closed). What is decided and not published yet is published first.
+"""
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from feature_store.gate import Gate, Gates
+from feature_store.keys import Keys
+from feature_store.layout import give_layout
+from feature_store.lease import Lease
+from feature_store.outbox import Outbox
+from feature_store.redis_client import Client
+from services.kafka import open_producer, open_reader
+from services.recovery import Advance, Recovery
+from services.relay import LEASE_MILLISECONDS, MOST_RECORDS, RECOVERY_LEASE, publish
+from services.resources import open_redis, utc_now
+from services.settings import Settings
+
+MOST_KEYS = 1_000
+
+
+class BusyError(RuntimeError):
+    """Somebody else is bringing state up to the log."""
+
+
+async def rebuild(settings: Settings, advance: Advance) -> int:
+    """Rebuild all state; gives how many keys were forgotten.
+
+    Raises:
+        BusyError: a recovery or another rebuild is at it.
+        ClosedError: a server was started again meanwhile; a relay recovers what is missing, or begin again.
+    """
+    keys = Keys(settings.partitions)
+    async with (
+        open_redis(settings, patience=settings.redis_patience_seconds) as client,
+        open_producer(settings) as producer,
+        open_reader(settings) as reader,
+    ):
+        lease = Lease(client, RECOVERY_LEASE, owner=uuid.uuid4().hex, milliseconds=LEASE_MILLISECONDS)
+        if not await lease.take():
+            raise BusyError("a relay or another rebuild is bringing state up to the log; try again when it is done")
+        async with lease.kept():
+            closed = await Gates(client, keys).close(uuid.uuid4().hex)
+            await _drain(client, keys, closed, producer)
+            forgotten = await _forget(client, keys)
+            await give_layout(client, settings.partitions)
+            recovery = await Recovery.begin(client, keys, reader, keep=timedelta(days=settings.decided_days))
+            await recovery.run(producer, utc_now(), advance)
+    return forgotten
+
+
+async def _drain(client: Client, keys: Keys, closed: list[Gate], producer: AIOKafkaProducer) -> None:
+    """Publish what the outboxes hold. A relay that is doing the same makes repetitions, which have no effect."""
+    outbox = Outbox(client, keys, closed)
+    for partition in range(keys.partitions):
+        while entries := await outbox.read(partition, MOST_RECORDS):
+            sent = await publish(producer, closed[partition].epoch, partition, entries)
+            await outbox.trim(partition, entries[sent - 1].sequence)
+
+
+async def _forget(client: Client, keys: Keys) -> int:
+    """Delete every key of state. Gates stay, closed, and so do leases."""
+    partitions = range(keys.partitions)
+    kept = {name.encode() for partition in partitions for name in (keys.gate(partition), keys.relay_lease(partition))}
+    found = [key async for key in client.scan_iter(match="{*}*", count=MOST_KEYS) if key not in kept]
+    for first in range(0, len(found), MOST_KEYS):
+        pipeline: Any = client.pipeline(transaction=False)
+        for name in found[first : first + MOST_KEYS]:
+            pipeline.execute_command("UNLINK", name)  # one key each: they live apart on a cluster
+        await pipeline.execute()
+    return len(found)
