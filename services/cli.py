@@ -141,6 +141,14 @@ class Door(StrEnum):
     HTTP = "http"
 
 
+class Pace(StrEnum):
+    """What a replay waits for before it sends an event: that older ones are there."""
+
+    STATE = "state"
+    LOG = "log"
+    NONE = "none"
+
+
 @app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="CSV or parquet file of transactions", exists=True, dir_okay=False)],
@@ -152,9 +160,9 @@ def replay(
     minor_units: Annotated[bool, typer.Option("--minor-units", help="amount is in minor units")] = False,
     currency: Annotated[str, typer.Option(help="currency of rows that name none")] = "EUR",
     label_delay: Annotated[str, typer.Option(help="label frauds so long after them, in event time")] = "7d",
-    paced: Annotated[
-        bool, typer.Option("--pace/--no-pace", help="wait for merchant state to catch up to its features' delay")
-    ] = True,
+    pace: Annotated[
+        Pace, typer.Option(help="wait until what is older than the features' delay is in merchant state, or in the log")
+    ] = Pace.STATE,
     patience: Annotated[float, typer.Option(help="give up after so many seconds in which nothing moved")] = 60.0,
     url: Annotated[str, typer.Option(help="the API, for --door http")] = "",
     report: Annotated[Path | None, typer.Option(help="also write the report here, as JSON")] = None,
@@ -175,7 +183,7 @@ def replay(
         table = read_table(
             file, columns=parse_columns(columns), minor_units=minor_units, currency=currency, start=start, end=end
         )
-        options = Options(parse_rate(rate), parse_delay(label_delay), paced, patience)
+        options = Options(parse_rate(rate), parse_delay(label_delay), pace.value, patience)
         address = url or f"http://{settings.api_host}:{settings.api_port}"
         result = command.run(settings, table, door.value, address, options)
     except KafkaError as error:
@@ -186,6 +194,51 @@ def replay(
         raise typer.Exit(1) from None
     command.print_report(result, report)
     raise typer.Exit(0 if result.complete else 1)
+
+
+@app.command()
+def rebuild() -> None:
+    """Forget all state in Redis and make it again from the log. Decisions wait meanwhile; nothing is lost."""
+    from aiokafka.errors import KafkaError
+
+    from feature_store.redis_client import UNAVAILABLE
+    from services.audit.command import run_rebuild
+    from services.rebuild import BusyError
+
+    settings = _settings()
+    try:
+        run_rebuild(settings)
+    except KafkaError as error:
+        typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
+        raise typer.Exit(1) from None
+    except (BusyError, *UNAVAILABLE) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def verify(
+    last: Annotated[int | None, typer.Option(help="only the last so many decisions", min=1)] = None,
+    state: Annotated[bool, typer.Option("--state", help="also compare every key in Redis; when traffic rests")] = False,
+    report: Annotated[Path | None, typer.Option(help="also write the result here, as JSON")] = None,
+) -> None:
+    """Recompute decisions from the log: features, score, action. Exit 1 if one is not what its record says."""
+    from aiokafka.errors import KafkaError
+
+    from feature_store.redis_client import UNAVAILABLE
+    from model.scorer import ModelRefusedError
+    from services.audit.command import run_verify
+
+    settings = _settings()
+    try:
+        holds = run_verify(settings, last, state=state, report=report)
+    except KafkaError as error:
+        typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
+        raise typer.Exit(1) from None
+    except (ModelRefusedError, *UNAVAILABLE) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if holds else 1)
 
 
 if __name__ == "__main__":
