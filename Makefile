@@ -5,6 +5,8 @@ BIN := .venv/bin
 MODEL_DIR ?= model/shipped
 HOST ?= http://127.0.0.1:8000
 RESULT ?= var/load.json
+MINUTES ?= 10
+CHAOS_RESULT ?= var/chaos.json
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -13,7 +15,7 @@ RESULT ?= var/load.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: run test check train load lock clean help
+.PHONY: run test check train load chaos lock clean help
 
 run: .venv/installed  ## start everything on this machine (no Docker) until Ctrl-C; data stays in var/
 	@exec $(BIN)/fraud up
@@ -32,6 +34,9 @@ train: .venv/installed  ## make the model that ships again, from the simulator, 
 
 load: .venv/installed  ## 100 transactions a second for 60 s against the running stack; fails if the budget does not hold
 	$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -u 64 -r 64 --host $(HOST) --result $(RESULT)
+
+chaos: .venv/installed  ## kill points with fresh seeds for MINUTES=10, on a stack of its own; writes var/chaos.json
+	$(BIN)/fraud chaos --minutes $(MINUTES) --report $(CHAOS_RESULT)
 
 lock: .venv/installed  ## write requirements.lock from pyproject.toml
 	$(BIN)/python .ci/lock

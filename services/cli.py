@@ -241,5 +241,29 @@ def verify(
     raise typer.Exit(0 if holds else 1)
 
 
+@app.command()
+def chaos(
+    minutes: Annotated[float | None, typer.Option(help="run fresh seeds for so long", min=0)] = None,
+    points: Annotated[int | None, typer.Option(help="run so many kill points, of seeds 1, 2, ...", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="run the kill points of this seed again")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="on a Redis Cluster of three masters")] = False,
+    report: Annotated[Path | None, typer.Option(help="also write the result here, as JSON")] = None,
+) -> None:
+    """Kill processes and servers of a stack of its own under traffic. Exit 1 on the first broken promise."""
+    from services.chaos.command import Wish
+    from services.chaos.command import run as run_chaos
+    from services.stack.errors import StackError
+
+    if [minutes, points, seed].count(None) != 2:  # noqa: PLR2004
+        typer.echo("error: give one of --minutes, --points and --seed", err=True)
+        raise typer.Exit(2)
+    try:
+        held = run_chaos(Wish(minutes, points, seed, cluster), report)
+    except StackError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if held else 1)
+
+
 if __name__ == "__main__":
     main()

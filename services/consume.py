@@ -36,7 +36,8 @@ async def consume(
         handle: gives the records their effect.
         stop: ends it, after what was begun.
         metrics: the consumer lag.
-        ready: False for a partition whose reader has yet to say where to begin; what came until then comes again.
+        ready: False for an assigned partition whose reader has yet to say where to begin; what came until then comes
+            again. What it raises ends the loop.
 
     Raises:
         TimeoutError: the broker did not take the offsets in time.
@@ -45,7 +46,8 @@ async def consume(
     lags: dict[TopicPartition, int] = {}
     while not stop.is_set():
         fetched = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
-        batches = {partition: records for partition, records in fetched.items() if ready(partition)}
+        at_its_place = {partition for partition in consumer.assignment() if ready(partition)}
+        batches = {partition: records for partition, records in fetched.items() if partition in at_its_place}
         async with asyncio.TaskGroup() as group:
             for partition, records in batches.items():
                 group.create_task(handle(partition, records))

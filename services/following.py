@@ -40,9 +40,17 @@ class Following(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._progress = progress
         self._gates = gates
         self._places: dict[TopicPartition, Place] = {}
+        self._failure: Exception | None = None
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Go to where state stands, or to the beginning of a log that has forgotten what came next."""
+        try:
+            await self._go(assigned)
+        except Exception as error:  # aiokafka would only log it, and nobody would read these partitions
+            self._failure = error
+            raise
+
+    async def _go(self, assigned: Collection[TopicPartition]) -> None:
         oldest = await self._consumer.beginning_offsets(assigned) if assigned else {}
         for partition in assigned:
             reached = await self._progress.reached(partition.topic, partition.partition)
@@ -58,7 +66,13 @@ class Following(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
                 await self._note(partition, place)
 
     def knows(self, partition: TopicPartition) -> bool:
-        """Tell whether the partition's place is known yet; aiokafka may hand over records before it has asked."""
+        """Tell whether the partition's place is known yet; aiokafka may hand over records before it has asked.
+
+        Raises:
+            Exception: what kept a place from being found out.
+        """
+        if self._failure is not None:
+            raise self._failure
         return partition in self._places
 
     def at(self, partition: TopicPartition, offset: int) -> Place:

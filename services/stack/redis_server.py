@@ -100,13 +100,19 @@ def _refuse_newer_data(binary: str, directory: Path) -> None:
     """Redis 6 does not look where Redis 7 keeps its file: it would start empty, without a word."""
     if not (directory / "appendonlydir").exists():
         return
-    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603  # the binary found above
-    major = re.search(r"v=(\d+)", version)
-    if major and int(major[1]) < _FIRST_WITH_APPENDONLYDIR:
+    version = redis_version(binary)
+    if int(version.partition(".")[0]) < _FIRST_WITH_APPENDONLYDIR:
         raise StackError(
-            f"{directory} was written by Redis 7 or newer and {binary} is Redis {major[1]}:"
+            f"{directory} was written by Redis 7 or newer and {binary} is Redis {version}:"
             " put the newer redis-server on PATH, or set FRAUD_DATA_DIR to start with empty state"
         )
+
+
+def redis_version(binary: str) -> str:
+    """Version of a redis-server, such as 7.0.15."""
+    printed = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603  # the binary found above
+    found = re.search(r"v=([\d.]+)", printed)
+    return found[1] if found else "0"
 
 
 async def _has_loaded(server: RedisServer) -> bool:
