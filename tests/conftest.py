@@ -77,10 +77,15 @@ def redis_cluster_servers(server_loop, tmp_path_factory) -> Iterator[RedisCluste
 
 
 @pytest.fixture(scope="session")
-def kafka(server_loop, tmp_path_factory) -> Iterator[ApacheKafka]:
-    """Apache Kafka itself, without topics; where it cannot run, the test is skipped, and fails in CI."""
+def kafka_can_run() -> None:
+    """For a test that starts Apache Kafka itself; where it cannot run, the test is skipped, and fails in CI."""
     if reason := available():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"Apache Kafka: {reason}")
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_can_run, server_loop, tmp_path_factory) -> Iterator[ApacheKafka]:
+    """Apache Kafka itself, without topics."""
     with server_loop.wrap_async_context_manager(apache_kafka(tmp_path_factory.mktemp("kafka"))) as node:
         yield node
 

@@ -47,9 +47,8 @@ def plan(seed: int, points: int, *, cluster: bool) -> list[Point]:
     """Choose the kill points of a seed: every kind once before any comes again."""
     rng = random.Random(seed)  # noqa: S311  # chosen to be repeatable
     kinds = [kind for kind in KINDS if not (cluster and kind.needs_proxy)]
-    chosen: list[Kind] = []
-    while len(chosen) < points:
-        chosen += rng.sample(kinds, k=len(kinds))
+    rounds = range(-(-points // len(kinds)))
+    chosen = [kind for _ in rounds for kind in rng.sample(kinds, k=len(kinds))]
     return [Point(kind, rng.randrange(1, TRANSACTIONS // 2)) for kind in chosen[:points]]
 
 

@@ -15,10 +15,11 @@ from rich.console import Console
 
 from loadtest.machine import describe_machine
 from services.chaos.case import Outcome, plan, run_case
+from services.chaos.faults import KINDS
 from services.stack.kafka_jars import VERSION
 from services.stack.redis_server import find_redis, redis_version
 
-POINTS_OF_A_SEED = 20
+POINTS_OF_A_SEED = len(KINDS)
 """Each kind once, on a stack of its own."""
 
 
