@@ -4,6 +4,7 @@ The write is a compare-and-set on the card's version. What it stores it takes as
 what a decision is.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -27,7 +28,8 @@ class Seen:
     aggregates: Aggregates
     held: Held
     pending_since: float
-    """Second of the oldest committed event that merchant state may lack; infinity if there is none."""
+    """Second of the oldest committed event that merchant state may lack: infinity if there is none, minus infinity if
+    it is not known."""
 
     @property
     def version(self) -> int:
@@ -108,10 +110,11 @@ class RedisDecisionStore:
         """See `DecisionStore.read`: one round trip (two on a cluster)."""
         t = transaction
         card_keys = (self._keys.history(Entity.CARD, t), self._keys.decided(t.card_id, t.transaction_id))
+        gate = self._keys.gate(self._keys.partition(t.merchant_id))
         pending_since, (card, merchant) = await self._pending.since(
             [
                 (self._read_card, card_keys, (t.second,)),
-                (self._read_merchant, (self._keys.history(Entity.MERCHANT, t),), (t.second,)),
+                (self._read_merchant, (self._keys.history(Entity.MERCHANT, t), gate), (t.second,)),
             ]
         )
         stored, *of_card = card
@@ -149,11 +152,11 @@ class RedisDecisionStore:
 def _seen(card: Sequence[Any], merchant: Sequence[Any], pending_since: float) -> Seen:
     """Put together what the scripts read: version, aggregates and positions; a merchant has no version."""
     version, of_card, card_positions = card
-    of_merchant, merchant_positions = merchant
+    of_merchant, merchant_positions, is_open = merchant
     _, card_labels = positions(card_positions)
     decisions, labels = positions(merchant_positions)
     held = Held(card_decisions=version, card_labels=card_labels, merchant_decisions=decisions, merchant_labels=labels)
-    return Seen(Aggregates(tuple(of_card), tuple(of_merchant)), held, pending_since)
+    return Seen(Aggregates(tuple(of_card), tuple(of_merchant)), held, pending_since if is_open else -math.inf)
 
 
 def _moved(seen: Seen, version: int, of_card: Sequence[int], card_positions: Sequence[bytes]) -> Seen:

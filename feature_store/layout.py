@@ -24,7 +24,8 @@ async def claim_layout(client: Client, partitions: int) -> None:
     if found.decode() != ours:
         raise LayoutError(
             f"the state in Redis has layout {found.decode()}, this process has {ours} (tiles/partitions):"
-            " its features or FRAUD_PARTITIONS changed. Make it again from the log (fraud rebuild), or go back"
+            " its features or FRAUD_PARTITIONS changed. Make it again from the log (fraud rebuild), or start from empty"
+            " state (remove var/), or go back"
         )
 
 

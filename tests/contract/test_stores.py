@@ -207,6 +207,14 @@ async def test_the_oldest_event_that_merchant_state_may_lack_is_known_whichever_
     assert await since() == math.inf
 
 
+async def test_where_the_merchants_gate_is_closed_nobody_knows_what_its_state_lacks(client, opened):
+    await opened(client, KEYS)
+    store = RedisDecisionStore(client, KEYS, keep_seconds=3_600)
+    assert (await store.read(transaction())).pending_since == math.inf
+    await client.delete(KEYS.gate(KEYS.partition("m0")))
+    assert (await store.read(transaction())).pending_since == -math.inf
+
+
 async def test_the_first_label_of_a_transaction_stands(store):
     t = transaction()
     assert await store.entities.label(label(t), (0, 0))
