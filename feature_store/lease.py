@@ -31,7 +31,8 @@ class Lease:
         async def extend() -> None:
             while True:
                 await asyncio.sleep(self._milliseconds / 3_000)
-                await self.take()
+                with contextlib.suppress(*UNAVAILABLE):
+                    await self.take()
 
         extending = asyncio.create_task(extend())
         try:

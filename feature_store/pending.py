@@ -8,7 +8,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from feature_store.keys import Keys
 from feature_store.redis_client import UNAVAILABLE, Client
-from feature_store.scripts import Call, load, run_all
+from feature_store.scripts import Call, load, read_all
 
 
 class Pending:
@@ -40,13 +40,14 @@ class Pending:
         """
         names = [self._keys.pending(partition) for partition in range(self._keys.partitions)]
         if isinstance(self._client, RedisCluster):  # no order between servers: look first, a partition each
-            return await self._look([(self._oldest, (name,), ()) for name in names]), await run_all(self._client, calls)
-        oldest, *replies = await run_all(self._client, [(self._oldest, names, ()), *calls])
+            looks: list[Call] = [(self._oldest, (name,), ()) for name in names]
+            return await self._look(looks), await read_all(self._client, calls)
+        oldest, *replies = await read_all(self._client, [(self._oldest, names, ()), *calls])
         return _second(oldest), replies
 
     async def _look(self, looks: list[Call]) -> float:
         try:
-            return min(map(_second, await run_all(self._client, looks)))
+            return min(map(_second, await read_all(self._client, looks)))
         except UNAVAILABLE:  # a server is away, and with it what it knows
             return -math.inf
 

@@ -51,6 +51,13 @@ class Progress:
         ]
         await run_all(self._client, calls)
 
+    async def forget(self, topic: str, partition: int) -> None:
+        """Go back to the beginning: the topic is not the one that was followed."""
+        pipeline = self._client.pipeline(transaction=False)
+        for name in self._names:
+            pipeline.hdel(name, _field(topic, partition))
+        await pipeline.execute()
+
 
 def _field(topic: str, partition: int) -> str:
     return f"{topic}:{partition}"

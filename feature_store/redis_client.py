@@ -37,7 +37,10 @@ _LOST = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.Cluster
 
 
 def connect(url: str, *, timeout: float, cluster: bool = False) -> Client:
-    """Make a client whose every wait ends after `timeout` seconds. It connects when first used."""
+    """Make a client whose every wait ends after `timeout` seconds. It connects when first used.
+
+    On a cluster the whole of a call ends by then, or as long again later where it has to find the slots first.
+    """
     retry = Retry(NoBackoff(), 0)
     if cluster:
         return _Cluster.from_url(url, timeout=timeout, max_connections=CONNECTIONS_PER_NODE, retry=retry)
@@ -136,7 +139,7 @@ class _Noticing(AbstractConnection):
 
 
 class _Pipeline(ClusterPipeline):
-    """Raises when a node is lost, as on a single Redis; any other error is a reply among the others."""
+    """Raises when a node, or its cluster, is lost, as on a single Redis; any other error is a reply like others."""
 
     def __init__(self, client: _Cluster, transaction: bool | None) -> None:
         super().__init__(client, transaction)

@@ -18,6 +18,7 @@ EXPIRE_SECONDS = 45 * 86_400
 """How long an entity without traffic is kept. Longer than any window reaches back, so its going is never seen."""
 
 Argument = str | bytes | int
+_ATTEMPTS = 3
 
 
 class ClosedError(ResponseError):
@@ -55,6 +56,27 @@ def _named(error: Exception) -> Exception:
 
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
+
+
+async def read_all(client: Client, calls: Sequence[Call]) -> list[Any]:
+    """Run several scripts that only read, in one round trip and in their order; on a cluster in no order.
+
+    Raises:
+        redis.exceptions.RedisError: as `run_all`.
+    """
+    for _ in range(_ATTEMPTS):
+        pipeline = client.pipeline(transaction=False)
+        for script, keys, arguments in calls:
+            pipeline.execute_command(*script.command(keys, arguments))
+        replies = await pipeline.execute(raise_on_error=False)
+        unknown = [call for call, reply in zip(calls, replies, strict=True) if isinstance(reply, NoScriptError)]
+        if not unknown:
+            break
+        await run_all(client, unknown)  # which makes them known; then all again, in their order
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise _named(reply)
+    return replies
 
 
 async def run_all(client: Client, calls: Sequence[Call]) -> list[Any]:

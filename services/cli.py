@@ -142,7 +142,7 @@ class Door(StrEnum):
 
 
 class Pace(StrEnum):
-    """What a replay waits for before it sends an event: that older ones are there."""
+    """Where older events have to be before a replay sends an event."""
 
     STATE = "state"
     LOG = "log"
@@ -161,7 +161,7 @@ def replay(
     currency: Annotated[str, typer.Option(help="currency of rows that name none")] = "EUR",
     label_delay: Annotated[str, typer.Option(help="label frauds so long after them, in event time")] = "7d",
     pace: Annotated[
-        Pace, typer.Option(help="wait until what is older than the features' delay is in merchant state, or in the log")
+        Pace, typer.Option(help="hold back events until older ones are in merchant state, or only in the log; or never")
     ] = Pace.STATE,
     patience: Annotated[float, typer.Option(help="give up after so many seconds in which nothing moved")] = 60.0,
     url: Annotated[str, typer.Option(help="the API, for --door http")] = "",

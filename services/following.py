@@ -81,8 +81,8 @@ class Following(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         Raises:
             SkippedError: what was to come before it did not. The process starts again from what state has.
         """
-        place = self._places[partition]
-        if offset > place.reached.next_offset:
+        place = self._places.get(partition)
+        if place is None or offset > place.reached.next_offset:
             raise SkippedError(f"{partition.topic} {partition.partition}: not to be read from {offset} on")
         return place
 

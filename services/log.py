@@ -10,6 +10,9 @@ from feature_store.transaction import Label, parse
 from services.decision.record import Record, decode_record
 
 MOST_RECORDS = 500
+FOLLOWS = "follows"
+"""Header of the record that begins an epoch: the epoch before it."""
+NONE = -1
 SILENCE_SECONDS = 30.0
 """After this long without a record that must be there, the reader gives up."""
 
@@ -17,8 +20,9 @@ SILENCE_SECONDS = 30.0
 class Epochs:
     """Follows one partition of topic decisions from an offset on: which epoch is in force there.
 
-    An empty record begins an epoch; its offset is its number. What a relay of an earlier epoch still publishes behind
-    it does not count: state went on without it (`feature_store/gate.py`).
+    An empty record begins an epoch; its offset is its number, and its header names the epoch it follows. It counts only
+    where that one is in force: a recovery that another one has overtaken begins nothing. What a relay of an earlier
+    epoch still publishes does not count either: state went on without it (`feature_store/gate.py`).
     """
 
     def __init__(self, known: Iterable[int], offset: int) -> None:
@@ -31,10 +35,26 @@ class Epochs:
             msgspec.MsgspecError, UnicodeDecodeError: it is neither empty nor a decision.
         """
         if not record.value:
-            self.begun.append(record.offset)
+            if dict(record.headers).get(FOLLOWS) == self.beginning() or self._from_the_middle(record):
+                self.begun.append(record.offset)
             return None
         decision = decode_record(record.value)
-        return decision if self.begun and decision.epoch == self.begun[-1] else None
+        if self._from_the_middle(record):
+            self.begun.append(decision.epoch)
+        return decision if decision.epoch == self.current else None
+
+    def _from_the_middle(self, record: ConsumerRecord) -> bool:
+        """Whether the log has forgotten its beginning: then what it has now is the epoch in force."""
+        return not self.begun and record.offset > 0
+
+    @property
+    def current(self) -> int:
+        """The epoch in force; NONE before the first."""
+        return self.begun[-1] if self.begun else NONE
+
+    def beginning(self) -> bytes:
+        """Give the header of a record that begins the next epoch."""
+        return b"%d" % self.current
 
 
 def label_of(record: ConsumerRecord) -> Label:

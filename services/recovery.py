@@ -4,6 +4,7 @@ While it runs nothing is decided. It closes the gates, begins a new epoch in eve
 which nothing of an earlier one counts), applies what state lacks before that point, and opens.
 """
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,9 +21,10 @@ from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
 from feature_store.redis_client import Client
 from feature_store.restore import Cards, Restored
+from feature_store.scripts import ClosedError
 from feature_store.transaction import InvalidError
 from services.decision.record import Record, Stored
-from services.log import Epochs, label_of, read
+from services.log import FOLLOWS, Epochs, label_of, read
 from services.topics import DECISIONS, LABELS
 
 log = logging.getLogger(__name__)
@@ -60,49 +62,61 @@ class Recovery:
 
     async def run(self, producer: AIOKafkaProducer, now: datetime, advance: Advance) -> None:
         """Bring state up to the log as it is now, and open the gates."""
-        partitions = range(self._keys.partitions)
-        begun = [await self._begin_epoch(producer, partition) for partition in partitions]
-        labels = [TopicPartition(LABELS, partition) for partition in partitions]
-        ends = await self._reader.end_offsets(labels)
-        starts = [await self._start(partition, begun[partition]) for partition in partitions]
-        reached = [await self._progress.reached(LABELS, partition) for partition in partitions]
-        total = sum(end - start for start, end in zip(starts, begun, strict=True))
-        total += sum(max(0, ends[label] - reached[label.partition].next_offset) for label in labels)
+        decisions, labels = (self._partitions_of(topic) for topic in (DECISIONS, LABELS))
+        oldest = await self._reader.beginning_offsets(decisions + labels)
+        ends = await self._reader.end_offsets(decisions + labels)
+        starts = {each: max(oldest[each], await self._start(each, ends[each])) for each in decisions + labels}
+        total = sum(ends[each] - starts[each] for each in decisions + labels)
 
-        def done(records: Sequence[ConsumerRecord]) -> None:
-            self._done += len(records)
+        def done(partition: TopicPartition) -> None:
+            self._done += ends[partition] - starts[partition]
             advance(self._done, total)
 
-        epochs = [await self._decisions(p, starts[p], begun[p], now, done) for p in partitions]
-        for label in labels:
-            await self._labels(label, reached[label.partition].next_offset, ends[label], done)
+        epochs = []
+        for each in decisions:
+            known = Epochs(self._closed[each.partition].epochs, starts[each])
+            await self._decisions(each, starts[each], ends[each], known, now)
+            done(each)
+            begun = await self._begin_epoch(producer, each, known)
+            await self._decisions(each, ends[each], begun + 1, known, now)
+            if known.current != begun:
+                raise ClosedError(f"another recovery began an epoch in partition {each.partition} before this one")
+            epochs.append(known.begun)
+        for each in labels:
+            await self._labels(each, starts[each], ends[each])
+            done(each)
         await Gates(self._client, self._keys).open(self._closed, epochs)
 
-    async def _begin_epoch(self, producer: AIOKafkaProducer, partition: int) -> int:
-        sent = await producer.send_and_wait(DECISIONS, b"", partition=partition)
+    def _partitions_of(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for partition in range(self._keys.partitions)]
+
+    async def _start(self, partition: TopicPartition, end: int) -> int:
+        """Give the offset from which something may be missing. A sequence is never beyond its offset."""
+        start = (await self._progress.reached(partition.topic, partition.partition)).next_offset
+        if start > end:  # another log: a broker that keeps it in memory was started again
+            await self._progress.forget(partition.topic, partition.partition)
+            return 0
+        if partition.topic == LABELS:
+            return start
+        return min(start, await self._cards.sequence(partition.partition))
+
+    async def _begin_epoch(self, producer: AIOKafkaProducer, partition: TopicPartition, epochs: Epochs) -> int:
+        """Write the record that begins the next epoch; that the gates are ours was seen after the last one was read."""
+        headers = [(FOLLOWS, epochs.beginning())]
+        sent = await producer.send_and_wait(partition.topic, b"", partition=partition.partition, headers=headers)
         return int(sent.offset)
 
-    async def _start(self, partition: int, end: int) -> int:
-        """Give the offset from which something may be missing. A sequence is never beyond its offset plus one."""
-        counted = await self._progress.reached(DECISIONS, partition)
-        return min(await self._cards.sequence(partition), counted.next_offset, end)
-
-    async def _decisions(
-        self, partition: int, start: int, end: int, now: datetime, done: Callable[[Sequence[ConsumerRecord]], None]
-    ) -> list[int]:
-        """Restore and count the decisions of one partition; give its epochs."""
-        epochs = Epochs(self._closed[partition].epochs, start)
-        last = (await self._progress.reached(DECISIONS, partition)).sequence
-        async for records in read(self._reader, TopicPartition(DECISIONS, partition), start, end):
-            decisions = [decision for decision in _decisions(epochs, records) if decision.sequence > 0]
-            if decisions:
-                await self._cards.restore(partition, [self._restored(decision, now) for decision in decisions])
-                await self._entities.count(partition, [(each.sequence, each.transaction) for each in decisions])
+    async def _decisions(self, partition: TopicPartition, start: int, end: int, epochs: Epochs, now: datetime) -> None:
+        """Restore and count the decisions of one partition from `start` to `end`, as far as state lacks them."""
+        number = partition.partition
+        last = (await self._progress.reached(partition.topic, number)).sequence
+        async for records in read(self._reader, partition, start, end):
+            if decisions := _counting(epochs, records):
+                await self._cards.restore(number, [self._restored(decision, now) for decision in decisions])
+                await self._entities.count(number, [(each.sequence, each.transaction) for each in decisions])
                 last = max(last, *(decision.sequence for decision in decisions))
-            done(records)
-        await self._progress.note(DECISIONS, partition, Reached(end + 1, last))
-        await self._pending.settle_to(partition, last)
-        return [*epochs.begun, end]
+        await self._progress.note(partition.topic, number, Reached(end, last))
+        await self._pending.settle_to(number, last)
 
     def _restored(self, decision: Record, now: datetime) -> Restored:
         left = int((decision.decided_at + self._keep - now).total_seconds())
@@ -114,20 +128,16 @@ class Recovery:
             max(0, left),
         )
 
-    async def _labels(
-        self, partition: TopicPartition, start: int, end: int, done: Callable[[Sequence[ConsumerRecord]], None]
-    ) -> None:
+    async def _labels(self, partition: TopicPartition, start: int, end: int) -> None:
         async for records in read(self._reader, partition, start, end):
             for record in records:
-                try:
+                with contextlib.suppress(InvalidError, LabelConflictError):  # the updater has set it aside, or will
                     await self._entities.label(label_of(record), (record.partition, record.offset))
-                except (InvalidError, LabelConflictError):
-                    continue  # the updater has set it aside, or will
-            done(records)
-        await self._progress.note(LABELS, partition.partition, Reached(end))
+        await self._progress.note(partition.topic, partition.partition, Reached(end))
 
 
-def _decisions(epochs: Epochs, records: Sequence[ConsumerRecord]) -> list[Record]:
+def _counting(epochs: Epochs, records: Sequence[ConsumerRecord]) -> list[Record]:
+    """Give the decisions among the records that count."""
     found = []
     for record in records:
         try:

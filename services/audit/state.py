@@ -1,7 +1,7 @@
 """State as a function of the log, in plain Python: every key Redis must hold once its readers have caught up.
 
 Nothing here runs a script or looks at what a decision recorded of its features: only which transactions were decided,
-in which order, and which labels came.
+in which order, and which labels came. (A decision that was forced says itself what it counted.)
 """
 
 from collections import defaultdict
@@ -15,7 +15,8 @@ from feature_store.histories import Histories
 from feature_store.keys import Keys
 from feature_store.tiles import History
 from services.audit.whole_log import Log
-from services.decision.record import Stored
+from services.decision.policy import CONTENTION
+from services.decision.record import Record, Stored
 
 Value = bytes | Mapping[bytes, bytes]
 State = dict[str, Value]
@@ -28,7 +29,7 @@ def expected(log: Log, keys: Keys) -> State:
     state: State = {}
     for record in log:
         t = record.transaction
-        histories.add(Entity.CARD, t, counted(t, histories.read(t)))
+        histories.add(Entity.CARD, t, _counted(record, histories))
         card = fields[keys.history(Entity.CARD, t)]
         card["version"] = str(int(card.get("version", 0)) + 1)
         state[keys.decided(t.card_id, t.transaction_id)] = Stored.of(t, record.answer).to_bytes()
@@ -49,6 +50,13 @@ def expected(log: Log, keys: Keys) -> State:
         key: {field.encode(): value.encode() for field, value in several.items()} for key, several in fields.items()
     }
     return state
+
+
+def _counted(record: Record, histories: Histories) -> dict[Measure, int]:
+    """Give what a decision added to its card: computed from those before it, which a forced one had not all seen."""
+    if CONTENTION in record.answer.degraded:  # held against what it had seen by `verify`
+        return {Measure[name.upper()]: value for name, value in record.counted.items()}
+    return counted(record.transaction, histories.read(record.transaction))
 
 
 def tiles(history: History) -> dict[str, str]:

@@ -1,13 +1,28 @@
-"""Holds back events until merchant state has caught up to their delay, so that speed does not change a feature."""
+"""Holds back events until older ones are where they must be, so that speed does not change a feature."""
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
+from typing import Literal
 
 from feature_store.definitions import MERCHANT_DELAY
+from feature_store.transaction import Event, Label, Transaction
+
+PaceName = Literal["state", "log", "none"]
+"""Where an event has to be before later ones may go: in merchant state, or only in topic decisions; or nowhere."""
+WAITED_FOR: Mapping[PaceName, tuple[type[Event], ...]] = MappingProxyType(
+    {"state": (Transaction, Label), "log": (Transaction,), "none": ()}
+)
+STUCK: Mapping[PaceName, str] = MappingProxyType(
+    {
+        "state": "merchant state does not move: is the updater running?",
+        "log": "no decision comes into the log: are the relay and the worker running?",
+    }
+)
 
 
 class Pace:
-    """What was sent and has had no effect on merchant state yet, oldest first.
+    """What was sent and is not where it must be, oldest first.
 
     Live traffic has this for free: an event is two minutes old before any feature includes it. A replay runs hours of
     event time a second, so it must wait where live traffic would only have to be.
@@ -22,7 +37,7 @@ class Pace:
         self._open[key] = second
 
     def settled(self, key: Hashable) -> None:
-        """Note that an event is in merchant state, or never will be."""
+        """Note that an event is where it must be, or never will be."""
         if self._open.pop(key, None) is not None:
             self._progress.set()
 

@@ -15,7 +15,7 @@ from feature_store.tables import Row
 from feature_store.transaction import Label, Transaction
 from services.decision.policy import MERCHANT_LAG
 from services.replay.doors import Door, HttpDoor, Place, RefusedError
-from services.replay.pace import Pace
+from services.replay.pace import STUCK, WAITED_FOR, Pace, PaceName
 from services.replay.report import Report
 from services.replay.watch import Identity, Watch
 from services.topics import LABELS, TRANSACTIONS
@@ -34,7 +34,7 @@ class Options:
 
     rate: float | None
     label_delay: timedelta
-    paced: bool
+    pace: PaceName
     patience: float
 
 
@@ -42,7 +42,7 @@ class Replay:
     """One replay. `watch` must be following the log with this replay's `settled`."""
 
     def __init__(self, door: Door, options: Options, progress: Callable[[], None]) -> None:
-        self.watch = Watch(self.settled)
+        self.watch = Watch(self.settled, in_log=options.pace == "log")
         self._door = door
         self._options = options
         self._progress = progress
@@ -53,7 +53,7 @@ class Replay:
         self._count: Counter[str] = Counter()
 
     def settled(self, key: Hashable) -> None:
-        """Note that an event is in merchant state, or never will be; `key` may be its place in topic transactions."""
+        """Note that nothing waits for an event any more; `key` may be its place in topic transactions."""
         self._pace.settled(self._sent_to.get(cast("Place", key), key))
 
     async def run(self, rows: Iterable[Row]) -> Report:
@@ -97,11 +97,12 @@ class Replay:
     async def _put(
         self, event: Transaction | Label, second: int, key: Hashable, lanes: list[asyncio.Queue[Transaction | Label]]
     ) -> None:
-        if self._options.paced:
-            try:
-                await self._pace.wait(second, self._options.patience)
-            except TimeoutError:
-                raise StuckError("merchant state does not move: is the updater running?") from None
+        pace = self._options.pace
+        try:
+            await self._pace.wait(second, self._options.patience)
+        except TimeoutError:
+            raise StuckError(STUCK[pace]) from None
+        if isinstance(event, WAITED_FOR[pace]):
             self._pace.sent(key, second)
         await lanes[hash(event.card_id) % LANES].put(event)
 
