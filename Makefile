@@ -7,6 +7,8 @@ HOST ?= http://127.0.0.1:8000
 RESULT ?= var/load.json
 MINUTES ?= 10
 CHAOS_RESULT ?= var/chaos.json
+EQUALITY_ROWS ?= 200000
+PROMISES_RESULTS ?= interviewer_guide/results
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -15,7 +17,7 @@ CHAOS_RESULT ?= var/chaos.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: run test check train load chaos lock clean help
+.PHONY: run test check train load chaos promises equality lock clean help
 
 run: .venv/installed  ## start everything on this machine (no Docker) until Ctrl-C; data stays in var/
 	@exec $(BIN)/fraud up
@@ -37,6 +39,12 @@ load: .venv/installed  ## 100 transactions a second for 60 s against the running
 
 chaos: .venv/installed  ## kill points with fresh seeds for MINUTES=10, on a stack of its own; writes var/chaos.json
 	$(BIN)/fraud chaos --minutes $(MINUTES) --report $(CHAOS_RESULT)
+
+promises: .venv/installed  ## run the tests that prove P1 to P7 and write interviewer_guide/promises.md
+	$(BIN)/python interviewer_guide/promises.py run
+
+equality: .venv/installed  ## compare 200,000 rows of HANDBOOK_TABLE (else simulated) online and offline, half over each door
+	EQUALITY_ROWS=$(EQUALITY_ROWS) PROMISES_RESULTS=$(PROMISES_RESULTS) $(BIN)/pytest tests/integration/promises/test_online_is_offline.py
 
 lock: .venv/installed  ## write requirements.lock from pyproject.toml
 	$(BIN)/python .ci/lock

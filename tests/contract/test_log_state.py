@@ -5,6 +5,7 @@ import hashlib
 import math
 
 import pytest
+from redis import exceptions
 
 from feature_store.definitions import LAYOUT
 from feature_store.keys import Keys
@@ -92,6 +93,30 @@ async def test_a_lease_that_is_kept_is_extended_until_the_block_ends_and_is_give
     assert await lease(client, "two").take()
 
 
+async def test_a_lease_that_is_kept_is_extended_also_after_redis_did_not_answer_once(client, eventually):
+    class Failing:
+        """The client, whose first attempt to set something does not reach Redis."""
+
+        failed = 0
+
+        def __getattr__(self, name):
+            return getattr(client, name)
+
+        async def set(self, *arguments, **options):
+            if not self.failed:
+                self.failed += 1
+                raise exceptions.ConnectionError
+            return await client.set(*arguments, **options)
+
+    async def is_there():
+        return await client.get(KEYS.relay_lease(0)) == b"one"
+
+    failing = Failing()
+    async with lease(failing, milliseconds=300).kept():
+        await eventually(lambda: failing.failed)
+        await eventually(is_there)
+
+
 async def test_a_lease_that_is_lost_meanwhile_is_not_given_back_for_its_new_owner(client):
     mine = lease(client)
     assert await mine.take()
@@ -127,14 +152,34 @@ async def test_everything_up_to_a_sequence_is_struck_out_and_nothing_behind_it(c
     await Pending(client, KEYS).settle_to(2, 10)  # there was nothing
 
 
-async def test_what_is_pending_is_looked_up_before_what_may_lack_it_is_read(client):
-    def script(text):
-        return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def script(text):
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
+
+async def test_what_is_pending_is_looked_up_before_what_may_lack_it_is_read(client):
     pending, settling = Pending(client, KEYS), script("return redis.call('DEL', KEYS[1])")
     await pending.since([(settling, [KEYS.pending(1)], [])])  # now Redis knows both scripts
     await client.zadd(KEYS.pending(1), {1: 70})
     assert await pending.since([(settling, [KEYS.pending(1)], [])]) == (70, [1])
+
+
+@pytest.mark.parametrize("knows_what_reads", [True, False])
+async def test_also_where_redis_knows_not_all_scripts_nothing_that_is_read_lacks_what_is_not_pending(
+    client, knows_what_reads
+):
+    """Who reads finds an event pending, and right behind that the updater counts it and strikes it out."""
+    lacking = script(
+        "local lacks = redis.call('EXISTS', KEYS[1]) if lacks == 1 and redis.call('INCR', KEYS[2]) == tonumber(ARGV[1])"
+        " then redis.call('DEL', KEYS[1]) end return lacks"
+    )
+    for struck_out_at in (1, 2, 3):
+        await client.delete("{1}reads")
+        await client.zadd(KEYS.pending(1), {1: 70})
+        await client.script_flush()
+        if knows_what_reads:
+            await client.script_load(lacking.text)
+        second, [lacks] = await Pending(client, KEYS).since([(lacking, [KEYS.pending(1), "{1}reads"], [struck_out_at])])
+        assert (second, lacks) in {(70, 1), (math.inf, 0)}
 
 
 async def test_state_of_another_layout_is_refused(client):

@@ -99,5 +99,7 @@ def test_a_reader_of_the_log_lets_fields_pass_that_it_does_not_know_yet():
     assert decode_record(json.dumps(record).encode()) == decode_record(placed(RECORD, 0, 1, 1))
 
 
-def test_a_record_as_it_is_published_is_valid_by_its_schema():
-    Draft202012Validator(current("decisions")).validate(json.loads(placed(RECORD, 5, 1, 1)))
+def test_a_record_as_it_is_published_has_its_place_and_is_valid_by_its_schema():
+    record = decode_record(placed(RECORD, 5, 1, 2))
+    assert (record.epoch, record.partition, record.sequence) == (5, 1, 2)
+    Draft202012Validator(current("decisions")).validate(json.loads(placed(RECORD, 5, 1, 2)))

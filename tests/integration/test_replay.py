@@ -79,6 +79,22 @@ async def test_a_replay_decides_every_row_once_and_serves_the_features_of_traini
     assert state() == before
 
 
+@pytest.mark.parametrize("pace", ["log", "none"])
+def test_also_where_nothing_waits_for_merchant_state_every_row_is_decided_once(pace, stack, file, tmp_path):
+    mine = tmp_path / "mine.csv"
+    write_table(mine, [renamed(row, f"pace-{pace}-") for row in read_table(file)])
+    ended, report = replay(stack, mine, "--door", "kafka", "--pace", pace)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (report["sent"], report["decided_twice"]) == (report["decided"], 0)
+    assert report["labels"] > 0
+
+
+def test_a_pace_that_there_is_not_names_those_that_there_are(stack, file):
+    ended, report = replay(stack, file, "--pace", "fast")
+    assert (ended.returncode, report) == (2, None)
+    assert all(pace in ended.stderr for pace in ("state", "log", "none"))
+
+
 def renamed(row, prefix):
     """The same row as if of another bank: the two doors' runs share nothing."""
     t = row.transaction

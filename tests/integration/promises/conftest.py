@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import math
 import re
-from contextlib import ExitStack, aclosing, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 
@@ -42,7 +42,7 @@ from services.topics import DECISIONS, LABELS, TRANSACTIONS, dead_letter
 from services.updater import GROUP as UPDATER
 from services.worker import GROUP as WORKER
 
-PATIENCE = 100.0
+PATIENCE = 200.0
 """Seconds. Two cores run all of this, and perhaps another test session."""
 LOOK_SECONDS = 0.05
 
@@ -72,13 +72,19 @@ class Crowd:
         while len(self._more) >= of_each:
             self._more.pop().close()
         while len(self._more) < of_each - 1:
-            self._more.append(ExitStack())
-            self._more[-1].enter_context(self._portal.wrap_async_context_manager(self.joined(*self._names)))
+            joined = ExitStack()
+            joined.enter_context(self._portal.wrap_async_context_manager(self.joined(*self._names)))
+            self._more.append(joined)
         self._portal.call(self.members, of_each)
+
+    def close(self):
+        """Stop all that `have` has started."""
+        while self._more:
+            self._more.pop().close()
 
     @asynccontextmanager
     async def joined(self, *kinds, restart=True):
-        """Start one more process of each of `kinds`, and stop it at the end of the block; gives the children by kind."""
+        """Start one more process of each of `kinds`, and stop them with the block; gives the children by kind."""
         api, *_ = fleet()
         known = {program.name: program for program in PROGRAMS}
         programs = {kind: replace(known[kind], name=f"{kind}-{next(self._names[kind])}") for kind in kinds}
@@ -90,15 +96,19 @@ class Crowd:
                 await child.until(partial(healthy, address.host, address.port), PATIENCE)
             mine = {program.name: listening[program.name].url for program in programs.values()}
             self.urls |= mine
-            yield {kind: children[program.name] for kind, program in programs.items()}
-            self.urls = {name: url for name, url in self.urls.items() if name not in mine}
+            try:
+                yield {kind: children[program.name] for kind, program in programs.items()}
+            finally:
+                self.urls = {name: url for name, url in self.urls.items() if name not in mine}
 
     async def members(self, number):
         """Wait until so many workers and updaters share the partitions among them."""
-        async with asyncio.timeout(PATIENCE):
-            admin = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap})  # aiokafka's cannot read the answer
-            while await _sharing(admin) != [number, number]:
-                await asyncio.sleep(LOOK_SECONDS)
+        admin = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap})  # aiokafka cannot read the answer
+
+        async def shared():
+            return await _sharing(admin) == [number, number]
+
+        await _until(shared)
 
     async def counted(self, metric):
         """Give the sum of a metric, as `name{labels}` begins, of each process by name."""
@@ -115,7 +125,6 @@ class Crowd:
     async def rest(self):
         """Wait until what was sent is decided, what is decided published, and what is published applied."""
         async with (
-            asyncio.timeout(PATIENCE),
             _admin(self.settings) as admin,
             open_reader(self.settings) as reader,
             open_redis(self.settings, patience=PATIENCE) as client,
@@ -123,13 +132,16 @@ class Crowd:
             gates = await Gates(client, self.keys).standing()
             outbox, pending = Outbox(client, self.keys, gates), Pending(client, self.keys)
             progress = Progress(client, self.keys, gates)
-            while (
-                await self._unread(admin, reader, WORKER, TRANSACTIONS)
-                or any(await outbox.lengths())
-                or await self._unread(admin, reader, UPDATER, DECISIONS, LABELS, progress=progress)
-                or await pending.since([]) != (math.inf, [])
-            ):
-                await asyncio.sleep(LOOK_SECONDS)
+
+            async def rests():  # looked at in the order of the way
+                return not (
+                    await self._unread(admin, reader, WORKER, TRANSACTIONS)
+                    or any(await outbox.lengths())
+                    or await self._unread(admin, reader, UPDATER, DECISIONS, LABELS, progress=progress)
+                    or await pending.since([]) != (math.inf, [])
+                )
+
+            await _until(rests)
 
     async def _unread(self, admin, reader, group, *topics, progress=None):
         names = [TopicPartition(topic, number) for topic in topics for number in range(self.keys.partitions)]
@@ -177,6 +189,12 @@ class Crowd:
         return log
 
 
+async def _until(condition):
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110  # other processes make it true
+            await asyncio.sleep(LOOK_SECONDS)
+
+
 async def _sharing(admin):
     """How many members of each group have partitions; None while they are being given."""
     described = admin.describe_consumer_groups([WORKER, UPDATER])
@@ -201,6 +219,7 @@ async def _admin(settings):
 
 @pytest.fixture(scope="session")
 def session_crowd(server_loop, tmp_path_factory):
+    """As it was left: for tests that say how many they want."""
     wanted = Settings(
         data_dir=tmp_path_factory.mktemp("crowd"),
         api_port=free_port(),
@@ -214,13 +233,13 @@ def session_crowd(server_loop, tmp_path_factory):
             "partitions": up.broker.partitions,
             "kafka_fetch_wait_ms": up.broker.choice.fetch_wait_ms or wanted.kafka_fetch_wait_ms,
         }
-        crowd = Crowd(server_loop, wanted.model_copy(update=addresses), up)
-        yield crowd
-        crowd.have(1)
+        with closing(Crowd(server_loop, wanted.model_copy(update=addresses), up)) as crowd:
+            yield crowd
 
 
 @pytest.fixture
 def crowd(session_crowd):
+    """Three of each."""
     session_crowd.have(3)
     return session_crowd
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.decision.record import Stored
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def in_the_log(log, *transactions):

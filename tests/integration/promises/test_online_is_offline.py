@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ from services.stack.running import running
 from services.stack.supervisor import Child
 from services.topics import DECISIONS, LABELS
 from services.updater import GROUP as UPDATER
+from services.worker import GROUP as WORKER
 
 HANDBOOK = os.environ.get("HANDBOOK_TABLE")
 HANDBOOK_COLUMNS = {"card_id": "customer_id", "merchant_id": "terminal_id", "event_time": "tx_datetime"}
@@ -152,15 +154,13 @@ def several(server_loop, tmp_path_factory):
         yield stack
 
 
-async def all_share(stack):
-    """Wait until every updater has partitions."""
+def all_share(stack):
+    """Whether every worker and every updater has partitions."""
     admin = AdminClient({"bootstrap.servers": stack.settings.kafka_bootstrap})  # aiokafka's cannot read the answer
-    while True:
-        group = await asyncio.wrap_future(admin.describe_consumer_groups([UPDATER])[UPDATER])
-        busy = [member for member in group.members if member.assignment.topic_partitions]
-        if group.state is ConsumerGroupState.STABLE and len(busy) == len(stack.of("updater")):
-            return
-        await asyncio.sleep(0.05)
+    groups = [described.result() for described in admin.describe_consumer_groups([WORKER, UPDATER]).values()]
+    sharing = [sum(bool(member.assignment.topic_partitions) for member in group.members) for group in groups]
+    stable = all(group.state is ConsumerGroupState.STABLE for group in groups)
+    return stable and sharing == [len(stack.of("worker")), len(stack.of("updater"))]
 
 
 # --- what disturbs the updaters while a replay runs
@@ -223,11 +223,11 @@ async def nothing(scene):
 
 
 async def slow(scene):
-    """The updaters run for a third of the time."""
+    """The updaters run for a fifth of the time."""
     while True:
         with halted(scene.stack.of("updater")):
-            await asyncio.sleep(0.04)
-        await asyncio.sleep(0.02)
+            await asyncio.sleep(0.06)
+        await asyncio.sleep(0.015)
 
 
 async def away(scene):
@@ -289,12 +289,13 @@ class Outcome:
 
 
 @pytest.fixture
-async def outcome_of(request, rows, offline, results):
+async def outcome_of(request, rows, offline, results, eventually):
     """`await outcome_of(case)`: replay its rows, and compare what was served with what training sees."""
 
     async def play(case):
         stack, mine = request.getfixturevalue(case.stack), case.share(rows)
-        await asyncio.wait_for(all_share(stack), PATIENCE)
+        if case.stack == "several":
+            await eventually(lambda: all_share(stack), PATIENCE)
         report = await replayed(stack, case, mine)
         assert report.complete, report
         log = await stack.log()
@@ -369,16 +370,27 @@ def offline():
     return features
 
 
+COUNTED = ("rows", "differing", "marked", "differing_and_not_marked")
+
+
 @pytest.fixture(scope="module")
 def results():
     """Written into the directory that PROMISES_RESULTS names, as equality.json."""
     cases = []
     yield cases
+    paces = defaultdict(Counter)
+    for case in cases:
+        paces[case["pace"]].update({name: case[name] for name in COUNTED})
     if folder := os.environ.get("PROMISES_RESULTS"):
         path = Path(folder) / "equality.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        source = Path(HANDBOOK).name if HANDBOOK else "model.simulator"
-        path.write_text(json.dumps({"rows_of": source, "cases": cases, "machine": describe_machine()}, indent=2) + "\n")
+        written = {
+            "rows_of": Path(HANDBOOK).name if HANDBOOK else "model.simulator",
+            "paces": paces,
+            "cases": cases,
+            "machine": describe_machine(),
+        }
+        path.write_text(json.dumps(written, indent=2) + "\n")
 
 
 async def assert_state_is_what_the_log_says(stack, log, eventually):
@@ -392,10 +404,11 @@ async def assert_state_is_what_the_log_says(stack, log, eventually):
 # --- the promise
 
 
+@pytest.mark.skipif(HANDBOOK is not None, reason="the Handbook's first labels come into use after a week")
 def test_the_rows_bring_every_feature_into_play(rows, offline):
     features = offline(rows)
     still = {name for name, column in zip(NAMES, bits(features).T, strict=True) if len(np.unique(column)) == 1}
-    assert HANDBOOK or still == set()  # the Handbook's first labels come into use after a week
+    assert still == set()
 
 
 @pytest.mark.parametrize(
@@ -416,7 +429,7 @@ async def test_where_events_wait_for_merchant_state_nothing_differs_and_nothing_
     assert (outcome.differing, outcome.marked) == (set(), set())
     stack = request.getfixturevalue(case.stack)
     if case.disturb is killed:
-        assert stack.of("updater")[0].exits == [-signal.SIGKILL]
+        assert -signal.SIGKILL in stack.of("updater")[0].exits
     await assert_state_is_what_the_log_says(stack, outcome.log, eventually)
 
 

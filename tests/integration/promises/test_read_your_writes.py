@@ -14,7 +14,7 @@ from services.decision.policy import CONTENTION
 DECISIONS = 500
 CONFLICTS = "fraud_commit_conflicts_total"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def write_down(what, record_property):

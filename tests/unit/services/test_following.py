@@ -85,6 +85,13 @@ async def test_a_batch_behind_records_that_did_not_come_is_refused(following):
     assert following.at(DECISIONS, 35) is place
 
 
+async def test_a_batch_of_a_partition_that_was_revoked_meanwhile_is_refused(following):
+    await following.on_partitions_revoked([DECISIONS])
+    with pytest.raises(SkippedError, match="decisions 1"):
+        following.at(DECISIONS, 30)
+    assert following.at(LABELS, 7)
+
+
 async def test_records_that_come_again_are_not_refused(following):
     assert following.at(DECISIONS, 12)
 
@@ -97,6 +104,18 @@ async def test_a_partition_is_known_from_when_it_was_assigned_until_it_is_revoke
     assert not following.knows(LABELS)
     await following.on_partitions_revoked([DECISIONS])
     assert not following.knows(DECISIONS)
+
+
+async def test_a_place_that_cannot_be_found_out_is_said_to_who_asks_instead_of_being_waited_for(consumer, progress):
+    async def no_answer(_topic, _partition):
+        raise TimeoutError
+
+    progress.reached = no_answer
+    following = Following(consumer, progress, GATES)
+    with pytest.raises(TimeoutError):  # aiokafka only logs it
+        await following.on_partitions_assigned([DECISIONS])
+    with pytest.raises(TimeoutError):
+        following.knows(DECISIONS)
 
 
 async def test_an_assignment_of_nothing_is_none(consumer, progress):

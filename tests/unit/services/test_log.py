@@ -1,6 +1,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from feature_store.held import Held
 from feature_store.transaction import InvalidError, Label, Transaction
 from services import log
 from services.decision.record import Answer, Record, placed, unplaced
-from services.log import Epochs, label_of, read
+from services.log import FOLLOWS, NONE, Epochs, label_of, read
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PARTITION = TopicPartition("decisions", 5)
@@ -34,13 +35,27 @@ def decision(epoch, sequence):
 
 
 BEGIN = b""
+"""An empty record that follows the epoch in force where it stands."""
+
+
+class Beginning(NamedTuple):
+    """An empty record that follows another epoch."""
+
+    follows: int
 
 
 def counting(epochs, first_offset, *values):
     """The sequences of the decisions that count."""
-    records = [SimpleNamespace(offset=first_offset + n, value=value) for n, value in enumerate(values)]
-    decisions = [epochs.decision(record) for record in records]
-    return [each.sequence for each in decisions if each]
+    counted = []
+    for offset, value in enumerate(values, first_offset):
+        headers = []
+        if not value:
+            headers = [(FOLLOWS, epochs.beginning())]
+        elif isinstance(value, Beginning):
+            headers, value = [(FOLLOWS, b"%d" % value.follows)], BEGIN  # noqa: PLW2901
+        decision = epochs.decision(SimpleNamespace(offset=offset, value=value, headers=tuple(headers)))
+        counted += [decision.sequence] if decision else []
+    return counted
 
 
 @pytest.mark.parametrize("empty", [b"", None])
@@ -67,14 +82,69 @@ def test_a_record_of_an_epoch_that_has_not_begun_yet_does_not_count():
     assert counting(Epochs((), 0), 0, BEGIN, decision(2, 1), BEGIN) == []
 
 
-def test_without_an_epoch_nothing_counts():
-    assert counting(Epochs((), 4), 4, decision(0, 1)) == []
+def test_before_the_first_epoch_of_a_log_that_has_its_beginning_nothing_counts():
+    epochs = Epochs((), 0)
+    assert counting(epochs, 0, decision(0, 1)) == []
+    assert (epochs.begun, epochs.current) == ([], NONE)
+
+
+def test_the_first_epoch_follows_none_and_begins_the_log():
+    epochs = Epochs((), 0)
+    assert epochs.beginning() == b"-1"
+    assert counting(epochs, 0, Beginning(follows=NONE), decision(0, 1)) == [1]
+    assert (epochs.begun, epochs.current, epochs.beginning()) == ([0], 0, b"0")
+
+
+@pytest.mark.parametrize("follows", [NONE, 0, 9])
+def test_a_beginning_that_follows_another_epoch_than_the_one_in_force_is_void(follows):
+    epochs = Epochs((), 0)
+    assert counting(epochs, 0, BEGIN, decision(0, 1), BEGIN, decision(2, 2)) == [1, 2]
+    assert counting(epochs, 4, Beginning(follows), decision(2, 3), decision(4, 3), decision(2, 4)) == [3, 4]
+    assert (epochs.begun, epochs.current) == ([0, 2], 2)
+    assert counting(epochs, 8, Beginning(follows=2), decision(2, 5), decision(8, 5)) == [5]
+    assert epochs.begun == [0, 2, 8]
+
+
+def test_a_beginning_at_the_beginning_of_the_log_that_follows_an_epoch_is_void():
+    epochs = Epochs((), 0)
+    assert counting(epochs, 0, Beginning(follows=7)) == []
+    assert (epochs.begun, epochs.beginning()) == ([], b"-1")
+
+
+def test_a_beginning_that_does_not_say_what_it_follows_is_void():
+    epochs = Epochs([0], 5)
+    assert epochs.decision(SimpleNamespace(offset=5, value=b"", headers=())) is None
+    assert counting(epochs, 6, decision(5, 1), decision(0, 1)) == [1]
+
+
+def test_in_a_log_that_has_forgotten_its_beginning_the_epoch_of_the_first_decision_is_in_force():
+    epochs = Epochs((), 50)
+    assert counting(epochs, 50, decision(7, 1), decision(0, 2), decision(7, 3)) == [1, 3]
+    assert epochs.begun == [7]
+    assert counting(epochs, 53, Beginning(follows=0), decision(7, 4), Beginning(follows=7), decision(55, 5)) == [4, 5]
+    assert epochs.begun == [7, 55]
+
+
+def test_in_a_log_that_has_forgotten_its_beginning_the_first_beginning_is_in_force_whatever_it_follows():
+    epochs = Epochs((), 50)
+    assert counting(epochs, 50, Beginning(follows=7), decision(7, 1), decision(50, 2)) == [2]
+    assert epochs.begun == [50]
+    assert counting(epochs, 53, Beginning(follows=7), decision(53, 3), decision(50, 3)) == [3]
+    assert epochs.begun == [50]
+
+
+def test_a_log_whose_epochs_are_known_is_not_entered_anew():
+    epochs = Epochs([0], 50)
+    assert counting(epochs, 50, decision(7, 1), Beginning(follows=7), decision(51, 1), decision(0, 1)) == [1]
+    assert epochs.begun == [0]
 
 
 def test_a_reader_that_starts_in_the_middle_knows_which_epoch_is_in_force_there():
     known = {20, 0, 7}  # in no order
     assert counting(Epochs(known, 9), 9, decision(0, 1), decision(7, 2), decision(20, 3)) == [2]
-    assert counting(Epochs(known, 7), 7, BEGIN, decision(7, 1)) == [1]
+    at_a_beginning = Epochs(known, 7)
+    assert counting(at_a_beginning, 7, BEGIN, decision(7, 1)) == [1]
+    assert at_a_beginning.begun == [0, 7]
     assert counting(Epochs(known, 8), 8, decision(7, 1)) == [1]
     assert counting(Epochs(known, 21), 21, decision(7, 1), decision(20, 2)) == [2]
 

@@ -13,6 +13,7 @@ from feature_store.progress import Reached
 from feature_store.transaction import Label, Transaction
 from services.decision.record import Answer, Record, placed, unplaced
 from services.following import Following, SkippedError
+from services.log import FOLLOWS
 from services.metrics import Metrics
 from services.topics import DECISIONS, LABELS
 from services.updater import DecisionsToMerchants, LabelsToEntities
@@ -85,8 +86,15 @@ def decision(sequence, epoch=0, number=None):
 
 
 def at_offsets(first_offset, *values):
+    """Records; an empty one follows the first epoch."""
     return [
-        SimpleNamespace(offset=first_offset + n, partition=5, timestamp=NOW.timestamp() * 1_000, value=value)
+        SimpleNamespace(
+            offset=first_offset + n,
+            partition=5,
+            timestamp=NOW.timestamp() * 1_000,
+            value=value,
+            headers=() if value else ((FOLLOWS, b"0"),),
+        )
         for n, value in enumerate(values)
     ]
 
