@@ -15,8 +15,9 @@ from redis.exceptions import ClusterDownError, MaxConnectionsError, NoScriptErro
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import TimeoutError as NoReply
 
-from feature_store import redis_client
-from feature_store.redis_client import CONNECTIONS_PER_NODE, UNAVAILABLE, connect
+from feature_store import cluster_client
+from feature_store.cluster_client import CONNECTIONS_PER_NODE
+from feature_store.redis_client import UNAVAILABLE, connect
 from feature_store.scripts import Script, run_all
 from services.stack.ports import free_port
 from services.stack.redis_server import RedisServer
@@ -292,7 +293,7 @@ async def test_a_pipeline_that_finds_a_node_gone_looks_where_the_slots_are_now(c
 
 
 async def test_failures_do_not_make_every_call_look_where_the_slots_are(client, monkeypatch):
-    monkeypatch.setattr(redis_client, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(cluster_client, "LOOK_SECONDS", 3_600.0)
     await client.get(KEY)
     for looked in (True, False):
         misled(client, KEY)
