@@ -15,6 +15,7 @@ from feature_store.layout import give_layout
 from feature_store.lease import Lease
 from feature_store.outbox import Outbox
 from feature_store.redis_client import Client
+from feature_store.scripts import ClosedError
 from services.kafka import open_producer, open_reader
 from services.recovery import Advance, Recovery
 from services.relay import LEASE_MILLISECONDS, MOST_RECORDS, RECOVERY_LEASE, publish
@@ -44,13 +45,22 @@ async def rebuild(settings: Settings, advance: Advance) -> int:
         lease = Lease(client, RECOVERY_LEASE, owner=uuid.uuid4().hex, milliseconds=LEASE_MILLISECONDS)
         if not await lease.take():
             raise BusyError("a relay or another rebuild is bringing state up to the log; try again when it is done")
+
+        async def recover(tell: Advance) -> None:
+            recovery = await Recovery.begin(client, keys, reader, keep=timedelta(days=settings.decided_days))
+            await recovery.run(producer, utc_now(), tell)
+
         async with lease.kept():
-            closed = await Gates(client, keys).close(uuid.uuid4().hex)
+            gates = Gates(client, keys)
+            try:
+                await gates.standing()
+            except ClosedError:  # which epoch is in force only a recovery finds out: what is published now must count
+                await recover(lambda _done, _total: None)
+            closed = await gates.close(uuid.uuid4().hex)
             await _drain(client, keys, closed, producer)
             forgotten = await _forget(client, keys)
             await give_layout(client, settings.partitions)
-            recovery = await Recovery.begin(client, keys, reader, keep=timedelta(days=settings.decided_days))
-            await recovery.run(producer, utc_now(), advance)
+            await recover(advance)
     return forgotten
 
 

@@ -72,20 +72,20 @@ class Recovery:
             self._done += ends[partition] - starts[partition]
             advance(self._done, total)
 
-        epochs = []
+        epochs, reached = [], []
         for each in decisions:
-            known = Epochs(self._closed[each.partition].epochs, starts[each])
-            await self._decisions(each, starts[each], ends[each], known, now)
+            begun, place = await self._catch_up(each, starts[each], ends[each], producer, now)
+            epochs.append(begun)
+            reached.append(place)
             done(each)
-            begun = await self._begin_epoch(producer, each, known)
-            await self._decisions(each, ends[each], begun + 1, known, now)
-            if known.current != begun:
-                raise ClosedError(f"another recovery began an epoch in partition {each.partition} before this one")
-            epochs.append(known.begun)
         for each in labels:
             await self._labels(each, starts[each], ends[each])
             done(each)
-        await Gates(self._client, self._keys).open(self._closed, epochs)
+        gates = Gates(self._client, self._keys)
+        await gates.open(self._closed, epochs)
+        progress = Progress(self._client, self._keys, await gates.standing())
+        for each, place in zip(decisions, reached, strict=True):
+            await progress.note(each.topic, each.partition, place)  # not before: who starts there must know its epoch
 
     def _partitions_of(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range(self._keys.partitions)]
@@ -98,7 +98,29 @@ class Recovery:
             return 0
         if partition.topic == LABELS:
             return start
+        if not self._closed[partition.partition].epochs:  # which one is in force only the whole log tells
+            return 0
         return min(start, await self._cards.sequence(partition.partition))
+
+    async def _catch_up(
+        self, partition: TopicPartition, start: int, end: int, producer: AIOKafkaProducer, now: datetime
+    ) -> tuple[list[int], Reached]:
+        """Apply what state lacks of one partition's decisions and begin its next epoch.
+
+        Returns:
+            Its epochs, and the place from which to go on.
+        """
+        number, epochs = partition.partition, Epochs(self._closed[partition.partition].epochs, start)
+        noted = await self._progress.reached(partition.topic, number)
+        last = max(noted.sequence, await self._decisions(partition, start, end, epochs, now))
+        await self._progress.note(partition.topic, number, noted)  # nothing new, but refused if the gates are not ours
+        begun = await self._begin_epoch(producer, partition, epochs)
+        last = max(last, await self._decisions(partition, end, begun + 1, epochs, now))
+        if epochs.current != begun:
+            raise ClosedError(f"another recovery began an epoch in partition {number} before this one")
+        await self._pending.settle_to(number, last)
+        known = [epoch for epoch in epochs.begun if epoch <= begun]  # one beyond it is of another log
+        return known, Reached(begun + 1, last)
 
     async def _begin_epoch(self, producer: AIOKafkaProducer, partition: TopicPartition, epochs: Epochs) -> int:
         """Write the record that begins the next epoch; that the gates are ours was seen after the last one was read."""
@@ -106,17 +128,15 @@ class Recovery:
         sent = await producer.send_and_wait(partition.topic, b"", partition=partition.partition, headers=headers)
         return int(sent.offset)
 
-    async def _decisions(self, partition: TopicPartition, start: int, end: int, epochs: Epochs, now: datetime) -> None:
-        """Restore and count the decisions of one partition from `start` to `end`, as far as state lacks them."""
-        number = partition.partition
-        last = (await self._progress.reached(partition.topic, number)).sequence
+    async def _decisions(self, partition: TopicPartition, start: int, end: int, epochs: Epochs, now: datetime) -> int:
+        """Restore and count the decisions of one partition from `start` to `end`; give the last sequence of them."""
+        last, number = 0, partition.partition
         async for records in read(self._reader, partition, start, end):
             if decisions := _counting(epochs, records):
                 await self._cards.restore(number, [self._restored(decision, now) for decision in decisions])
                 await self._entities.count(number, [(each.sequence, each.transaction) for each in decisions])
                 last = max(last, *(decision.sequence for decision in decisions))
-        await self._progress.note(partition.topic, number, Reached(end, last))
-        await self._pending.settle_to(number, last)
+        return last
 
     def _restored(self, decision: Record, now: datetime) -> Restored:
         left = int((decision.decided_at + self._keep - now).total_seconds())

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
+from aiokafka.errors import KafkaTimeoutError
 from redis import Redis, RedisCluster
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -52,6 +53,7 @@ def run_verify(settings: Settings, last: int | None, *, state: bool, report: Pat
 
     Raises:
         model.scorer.ModelRefusedError: the model at hand cannot be used.
+        KafkaError, redis.exceptions.RedisError: the log, or Redis, cannot be reached.
     """
     scorer = load_scorer(settings.model_dir)
     policy = Policy(review=scorer.manifest.thresholds.review, decline=scorer.manifest.thresholds.decline)
@@ -69,6 +71,13 @@ def run_verify(settings: Settings, last: int | None, *, state: bool, report: Pat
 
 
 async def _read(settings: Settings) -> Log:
+    try:
+        return await _whole_log(settings)
+    except TimeoutError as error:  # said as what it is; Redis has other errors
+        raise KafkaTimeoutError(str(error)) from None
+
+
+async def _whole_log(settings: Settings) -> Log:
     async with _bar("reading the log") as advance, open_reader(settings) as reader:
         return await whole_log(reader, settings.partitions, advance)
 
@@ -82,7 +91,7 @@ def _compare(settings: Settings, log: Log) -> list[str]:
 def _table(log: Log, verdict: Verdict, wrong: list[str] | None) -> Table:
     table = Table(title="the log, recomputed", show_header=False)
     table.add_row("decisions in the log", str(len(log)))
-    table.add_row("repeated, or of an epoch that was over", str(log.without_effect))
+    table.add_row("repeated, of an epoch that was over, or none", str(log.without_effect))
     table.add_row("verified: features, score, action", str(verdict.verified))
     table.add_row("features only (another model or policy)", str(verdict.features_only))
     table.add_row("not recomputed (other features)", str(verdict.other_features))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from feature_store.entity_state import Place
@@ -23,7 +24,7 @@ class Log:
     labels: dict[tuple[str, str], tuple[Place, Label]] = field(default_factory=dict)
     """By card and transaction."""
     without_effect: int = 0
-    """Decisions that stand in the log once more, or behind the end of their epoch."""
+    """Records that stand in the log once more, or behind the end of their epoch, or are no decision."""
 
     def __iter__(self) -> Iterator[Record]:
         """Go through all decisions, partition after partition."""
@@ -46,13 +47,12 @@ class Log:
         return gaps
 
     def add_decision(self, epochs: Epochs, record: ConsumerRecord) -> None:
-        """Take in a record of topic decisions.
-
-        Raises:
-            msgspec.MsgspecError, UnicodeDecodeError: it is none.
-        """
+        """Take in a record of topic decisions. One that is none has no effect on state, and so none here."""
         known = self.decisions[record.partition]
-        decision = epochs.decision(record)
+        try:
+            decision = epochs.decision(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            decision = None
         if decision and (not known or decision.sequence > known[-1].sequence):
             known.append(decision)
         elif record.value:
@@ -72,7 +72,6 @@ async def whole_log(reader: AIOKafkaConsumer, partitions: int, advance: Advance 
     """Read topics decisions and labels from their beginning to where they end now.
 
     Raises:
-        msgspec.MsgspecError, UnicodeDecodeError: a record of topic decisions is none.
         KafkaError, TimeoutError: the broker does not give them.
     """
     names = [TopicPartition(topic, number) for topic in (DECISIONS, LABELS) for number in range(partitions)]

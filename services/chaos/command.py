@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from collections import Counter
@@ -39,7 +40,9 @@ def run(wish: Wish, report: Path | None) -> bool:
     Raises:
         StackError: Apache Kafka or Redis cannot run here.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    for noisy in ("aiokafka", "services.stack"):  # which tell of every server that is away: they are meant to be
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     started, outcomes = time.monotonic(), list[Outcome]()
 
     def told(outcome: Outcome) -> None:

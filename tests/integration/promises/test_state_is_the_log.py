@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from shutil import copytree
 
 import aiohttp
@@ -19,27 +19,37 @@ import msgspec
 import pytest
 from redis import Redis
 
+from feature_store.decision_store import Committed, RedisDecisionStore, Write
+from feature_store.definitions import Measure
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
 from feature_store.pending import Pending
+from feature_store.redis_client import connect
 from feature_store.scripts import ClosedError
 from feature_store.transaction import Transaction
+from model.scorer import load_scorer
 from services.audit.state import actual, differences, expected
 from services.audit.whole_log import whole_log
 from services.chaos.judge import Judge
 from services.chaos.traffic import Traffic
 from services.chaos.world import World
+from services.decision.decide import Decide
+from services.decision.policy import Policy
 from services.kafka import open_producer, open_reader
+from services.metrics import Metrics
 from services.rebuild import rebuild
+from services.recovery import Recovery
 from services.relay import MOST_RECORDS, publish
 from services.resources import open_redis
 from services.settings import Settings
+from services.stack.librdkafka_broker import PARTITIONS, librdkafka_broker, touch_topics
 from services.stack.ports import LOOPBACK, free_port
 from services.stack.programs import PROGRAMS, Address, as_environment, commands
 from services.stack.redis_server import redis_server
 from services.stack.running import running
 from services.stack.supervisor import supervised
+from services.topics import ALL
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -452,3 +462,137 @@ async def test_rebuilds_while_traffic_goes_on_lose_nothing_and_count_nothing_twi
     await sending
     assert acknowledged == sorted(set(acknowledged)), "nobody called meanwhile"
     await place.assert_decisions_go_on()
+
+
+# --- without the processes: what each of them does, in the order that a test says
+
+
+class Steps:
+    """One card's decisions, a relay and recoveries, over a log of their own."""
+
+    def __init__(self, settings, client, producer, reader):
+        self.settings = settings
+        self.keys = Keys(settings.partitions)
+        self._client = client
+        self._producer = producer
+        self._reader = reader
+        self._decide = Decide(
+            store=RedisDecisionStore(client, self.keys, keep_seconds=3_600),
+            model=load_scorer(settings.model_dir),
+            policy=Policy(review=0.5, decline=0.8),
+            metrics=Metrics(),
+            now=lambda: datetime.now(UTC),
+        )
+        self._numbers = itertools.count()
+
+    async def recover(self):
+        recovery = await Recovery.begin(self._client, self.keys, self._reader, keep=timedelta(hours=1))
+        await recovery.run(self._producer, datetime.now(UTC), lambda _done, _total: None)
+
+    async def recover_but_for_opening(self, monkeypatch):
+        """A recovery that ends when all is done but the last: its relay was killed, or its server."""
+
+        async def end(*_):
+            raise ConnectionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Gates, "open", end)
+            with pytest.raises(ConnectionError):
+                await self.recover()
+
+    async def decide(self, count):
+        for _ in range(count):
+            number = next(self._numbers)
+            await self._decide(
+                Transaction(
+                    transaction_id=f"t{number}",
+                    card_id="c",
+                    merchant_id="m",
+                    amount=100 + number,
+                    currency="EUR",
+                    event_time=datetime(2026, 11, 1, 12, tzinfo=UTC),
+                )
+            )
+
+    async def publish(self):
+        gates, partition = await Gates(self._client, self.keys).standing(), self.keys.partition("c")
+        outbox = Outbox(self._client, self.keys, gates)
+        while entries := await outbox.read(partition, MOST_RECORDS):
+            sent = await publish(self._producer, gates[partition].epoch, partition, entries)
+            await outbox.trim(partition, entries[sent - 1].sequence)
+
+    async def rebuild(self):
+        await rebuild(self.settings, lambda _done, _total: None)
+
+    async def assert_state_is_the_log_of(self, decisions):
+        """When all is published and applied."""
+        await self.publish()
+        await self.recover()
+        log = await whole_log(self._reader, self.keys.partitions)
+        with closing(Redis.from_url(self.settings.redis_url)) as client:
+            assert differences(expected(log, self.keys), actual(client)) == []
+        sequences = [record.sequence for record in log.decisions[self.keys.partition("c")]]
+        assert sequences == [n + 1 for n in range(decisions)]
+
+
+@pytest.fixture
+async def steps(server_loop, clean_redis):
+    with server_loop.wrap_async_context_manager(librdkafka_broker()) as broker:
+        server_loop.call(touch_topics, broker.bootstrap, ALL)
+        settings = Settings(
+            kafka_bootstrap=broker.bootstrap, redis_url=clean_redis, partitions=PARTITIONS, kafka_fetch_wait_ms=10
+        )
+        async with (
+            open_redis(settings, patience=PATIENCE) as client,
+            open_producer(settings) as producer,
+            open_reader(settings) as reader,
+        ):
+            made = Steps(settings, client, producer, reader)
+            await made.recover()
+            yield made
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_behind_recoveries_that_ended_before_they_opened_anything_decisions_count(steps, monkeypatch, failures):
+    await steps.decide(5)
+    for _ in range(failures):
+        await steps.recover_but_for_opening(monkeypatch)
+    await steps.recover()
+    await steps.decide(3)
+    await steps.assert_state_is_the_log_of(8)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_behind_recoveries_that_ended_a_rebuild_publishes_what_counts(steps, monkeypatch, failures):
+    await steps.decide(5)
+    for _ in range(failures):
+        await steps.recover_but_for_opening(monkeypatch)
+    await steps.rebuild()
+    await steps.decide(3)
+    await steps.assert_state_is_the_log_of(8)
+
+
+# --- what a killed server had answered
+
+
+async def test_a_decision_that_was_acknowledged_is_there_after_a_kill_at_once(tmp_path):
+    keys, names = Keys(1), [f"t{number}" for number in range(8)]
+    for name in names:
+        async with redis_server(tmp_path) as server:
+            client = connect(server.url, timeout=5)
+            gates = Gates(client, keys)
+            await gates.open(await gates.close(name), [[0]])
+            store = RedisDecisionStore(client, keys, keep_seconds=3_600)
+            t = Transaction(
+                transaction_id=name, card_id="c", merchant_id="m", amount=5, currency="EUR",
+                event_time=datetime(2026, 11, 1, 12, tzinfo=UTC),
+            )  # fmt: skip
+            write = Write({Measure.COUNT: 1}, name.encode(), b"{}")
+            assert isinstance(await store.commit(t, await store.read(t), write), Committed)
+            os.kill(server.pid, signal.SIGKILL)
+            await client.aclose()
+    async with redis_server(tmp_path) as server, aclosing(connect(server.url, timeout=5)) as client:
+        store = RedisDecisionStore(client, keys, keep_seconds=3_600)
+        assert [await store.decided("c", name) for name in names] == [name.encode() for name in names]
+        assert await client.get(keys.sequence(0)) == b"%d" % len(names)
+        assert await client.xlen(keys.outbox(0)) == len(names)
