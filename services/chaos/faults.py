@@ -15,7 +15,7 @@ from services.chaos.proxy import Fault
 from services.chaos.world import World
 from services.stack.supervisor import Child
 
-STRIKES_WITHIN = 20.0
+STRIKES_WITHIN = 40.0
 """Seconds a fault that waits for a certain request is given to meet one."""
 
 Strike = Callable[[World, random.Random], Coroutine[None, None, None]]

@@ -21,7 +21,7 @@ from services.chaos.world import World
 from services.decision.policy import Policy
 
 LOOK_SECONDS = 0.2
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 """Longest wait until what was acknowledged has all of its effects."""
 SHOWN = 5
 

@@ -23,7 +23,7 @@ CARDS, MERCHANTS = 7, 4
 """Few, so that transactions meet."""
 CALLERS = 8
 PAUSE_SECONDS = 0.05
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 
 Identity = tuple[str, str]
 """Card and transaction."""
