@@ -244,14 +244,15 @@ async def killed(scene):
 
 
 async def behind(scene):
-    """Again and again one updater rests for a while in event time, but never so long that labels come too late.
+    """Again and again all updaters but one (or the only one) rest, but never so long that labels come too late.
 
-    The pause is a quarter of a day's rows; what follows must have been caught up with before the next.
+    The pause is a quarter of a day's rows at most, and all of it is caught up with before the next.
     """
     first, last = scene.rows[0].transaction.second, scene.rows[-1].transaction.second
-    pause = min(len(scene.rows) // 5, len(scene.rows) * DAY // 4 // (last - first))
+    pause = min(len(scene.rows) // 3, len(scene.rows) * DAY // 4 // (last - first))
+    _, *others = updaters = scene.stack.of("updater")
     while True:
-        with halted(scene.stack.of("updater")[:1]):
+        with halted(others or updaters):
             await scene.decided(pause)
         await scene.caught_up()
 
