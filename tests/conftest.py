@@ -11,7 +11,8 @@ from typing import Protocol
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from redis import Redis
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
 
 from services.settings import Settings
 from services.stack.apache_kafka import ApacheKafka, apache_kafka
@@ -44,6 +45,21 @@ def eventually() -> Eventually:
     return wait
 
 
+@pytest.fixture
+def written(eventually) -> Callable[[str], Awaitable[None]]:
+    """`await written(url)`: what Redis answered is in its append-only file, which it puts off while an fsync hangs."""
+
+    async def in_file(url: str) -> None:
+        async with Redis.from_url(url) as client:
+
+            async def nothing_waits() -> bool:
+                return (await client.info("persistence"))["aof_buffer_length"] == 0
+
+            await eventually(nothing_waits)
+
+    return in_file
+
+
 @pytest.fixture(scope="session")
 def server_loop() -> Iterator[BlockingPortal]:
     """The loop of the session's servers; `server_loop.call(async_function, ...)` runs something on it."""
@@ -63,7 +79,7 @@ def redis_url(server_loop, tmp_path_factory) -> Iterator[str]:
 def clean_redis(redis_url) -> str:
     """An empty database of the same server; the stack's is another one."""
     url = redis_url.removesuffix("/0") + "/1"
-    with Redis.from_url(url) as client:
+    with SyncRedis.from_url(url) as client:
         client.flushdb()
     return url
 

@@ -43,12 +43,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     broken: tuple[str, ...]
 
 
-def plan(seed: int, points: int, *, cluster: bool) -> list[Point]:
+def plan(seed: int, points: int) -> list[Point]:
     """Choose the kill points of a seed: every kind once before any comes again."""
     rng = random.Random(seed)  # noqa: S311  # chosen to be repeatable
-    kinds = [kind for kind in KINDS if not (cluster and kind.needs_proxy)]
-    rounds = range(-(-points // len(kinds)))
-    chosen = [kind for _ in rounds for kind in rng.sample(kinds, k=len(kinds))]
+    rounds = range(-(-points // len(KINDS)))
+    chosen = [kind for _ in rounds for kind in rng.sample(KINDS, k=len(KINDS))]
     return [Point(kind, rng.randrange(1, TRANSACTIONS // 2)) for kind in chosen[:points]]
 
 

@@ -55,7 +55,7 @@ def run(wish: Wish, report: Path | None) -> bool:
             console.print(f"  {text}")
 
     for seed, points in _seeds(wish, started):
-        asyncio.run(run_case(seed, plan(seed, points, cluster=wish.cluster), cluster=wish.cluster, told=told))
+        asyncio.run(run_case(seed, plan(seed, points), cluster=wish.cluster, told=told))
         if outcomes[-1].broken:
             again = f"fraud chaos --seed {seed}{' --cluster' if wish.cluster else ''}"
             console.print(f"a promise is broken; the same kill points again: {again}")

@@ -71,18 +71,14 @@ async def kill_redis_and_kafka(world: World, rng: random.Random) -> None:
 
 
 async def forget_scripts(world: World, rng: random.Random) -> None:
-    """Have redis-server forget all scripts."""
-    urls = (
-        [world.redis_url] if world.proxy else [f"redis://127.0.0.1:{child.command.argv[4]}/0" for child in world.redis]
-    )
-    async with Redis.from_url(rng.choice(urls)) as client:
+    """Have redis-server, or a master of the cluster, forget all scripts."""
+    async with Redis.from_url(f"redis://{rng.choice(world.proxies).address}") as client:
         await client.script_flush()
 
 
 async def silence(world: World, rng: random.Random) -> None:
-    """Let nothing through to Redis for longer than anyone waits, then everything."""
-    assert world.proxy is not None  # noqa: S101 - planned only where there is one
-    fault = world.proxy.silence()
+    """Let nothing through to Redis, or to one master, for longer than anyone waits, then everything."""
+    fault = rng.choice(world.proxies).silence()
     await asyncio.sleep(rng.uniform(0.5, 3.0))
     fault.lift()
 
@@ -90,9 +86,8 @@ async def silence(world: World, rng: random.Random) -> None:
 def lose_reply(script: str) -> Strike:
     """Lose the reply after the script ran: its caller cannot know."""
 
-    async def strike(world: World, _: random.Random) -> None:
-        assert world.proxy is not None  # noqa: S101 - planned only where there is one
-        await _happened(world.proxy.lose_reply(_digest(script)))
+    async def strike(world: World, rng: random.Random) -> None:
+        await _happened(rng.choice(world.proxies).lose_reply(_digest(script)))
 
     return strike
 
@@ -100,9 +95,8 @@ def lose_reply(script: str) -> Strike:
 def lose_request(script: str) -> Strike:
     """Lose the request: its caller has done what comes before it, and ends."""
 
-    async def strike(world: World, _: random.Random) -> None:
-        assert world.proxy is not None  # noqa: S101 - planned only where there is one
-        await _happened(world.proxy.lose_request(_digest(script)))
+    async def strike(world: World, rng: random.Random) -> None:
+        await _happened(rng.choice(world.proxies).lose_request(_digest(script)))
 
     return strike
 
@@ -125,7 +119,6 @@ class Kind:
 
     name: str
     strike: Strike
-    needs_proxy: bool = False
 
 
 KINDS: Sequence[Kind] = (
@@ -140,14 +133,14 @@ KINDS: Sequence[Kind] = (
     Kind("worker leaves and joins (rebalance)", leave("worker")),
     Kind("updater leaves and joins (rebalance)", leave("updater")),
     Kind("scripts forgotten", forget_scripts),
-    Kind("reply lost after the commit", lose_reply("commit"), needs_proxy=True),
-    Kind("commit lost", lose_request("commit"), needs_proxy=True),
-    Kind("relay stopped between publishing and trimming", lose_request("trim_outbox"), needs_proxy=True),
-    Kind("reply lost after merchants were counted", lose_reply("count_merchant"), needs_proxy=True),
-    Kind("reply lost after a label was applied", lose_reply("label"), needs_proxy=True),
-    Kind("recovery stopped before it opens", while_recovering(lose_request("open_gate")), needs_proxy=True),
-    Kind("reply lost after the gate opened", while_recovering(lose_reply("open_gate")), needs_proxy=True),
-    Kind("Redis silent", silence, needs_proxy=True),
+    Kind("reply lost after the commit", lose_reply("commit")),
+    Kind("commit lost", lose_request("commit")),
+    Kind("relay stopped between publishing and trimming", lose_request("trim_outbox")),
+    Kind("reply lost after merchants were counted", lose_reply("count_merchant")),
+    Kind("reply lost after a label was applied", lose_reply("label")),
+    Kind("recovery stopped before it opens", while_recovering(lose_request("open_gate"))),
+    Kind("reply lost after the gate opened", while_recovering(lose_reply("open_gate"))),
+    Kind("Redis silent", silence),
 )
 
 

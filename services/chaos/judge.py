@@ -74,7 +74,7 @@ class Judge:
     def _of_state(self, log: Log) -> list[str]:
         """P3: every key and field in Redis is what plain Python makes of the log."""
         kind: Any = RedisCluster if self._world.settings.redis_cluster else Redis
-        with contextlib.closing(kind.from_url(self._world.redis_url)) as client:
+        with contextlib.closing(kind.from_url(self._world.settings.redis_url)) as client:
             return differences(expected(log, self._keys), actual(client))
 
     def _of_decisions(self, log: Log) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from services.chaos.proxy import FaultProxy, fault_proxy
 from services.settings import Settings
@@ -29,10 +28,8 @@ class World:
     """Addresses of the HTTP doors."""
     processes: Mapping[str, Child]
     redis: tuple[Child, ...]
-    redis_url: str
-    """Redis itself, without a proxy."""
-    proxy: FaultProxy | None
-    """Between all processes and Redis; a cluster has none, its clients ask it for its addresses."""
+    proxies: tuple[FaultProxy, ...]
+    """Between all processes and each of these; the nodes of a cluster send clients there."""
     broker: Broker
 
     def of(self, kind: str) -> Sequence[Child]:
@@ -47,19 +44,26 @@ async def world(directory: Path, *, cluster: bool) -> AsyncIterator[World]:
     Raises:
         StackError: Apache Kafka or Redis cannot run here.
     """
+    proxies: list[FaultProxy] = []
+
+    @asynccontextmanager
+    async def front(port: int) -> AsyncIterator[int]:
+        async with fault_proxy(LOOPBACK, port) as proxy:
+            proxies.append(proxy)
+            yield proxy.port
+
     async with AsyncExitStack() as stack:
-        proxy: FaultProxy | None = None
         if cluster:
-            servers = await stack.enter_async_context(redis_cluster(directory / "redis", restart=True))
-            url = seen = servers.url
-            children = tuple(node.process for node in servers.nodes)
+            nodes = redis_cluster(directory / "redis", restart=True, front=front)
+            children = tuple(node.process for node in (await stack.enter_async_context(nodes)).nodes)
         else:
-            server = await stack.enter_async_context(redis_server(directory / "redis", restart=True))
-            proxy = await stack.enter_async_context(fault_proxy(LOOPBACK, urlsplit(server.url).port or 0))
-            url, seen, children = server.url, f"redis://{proxy.address}/0", (server.process,)
+            port = free_port()
+            await stack.enter_async_context(front(port))
+            server = redis_server(directory / "redis", port, restart=True)
+            children = ((await stack.enter_async_context(server)).process,)
         settings = Settings(
             broker="apache",
-            redis_url=seen,
+            redis_url=f"redis://{proxies[0].address}/0",
             redis_cluster=cluster,
             data_dir=directory / "stack",
             api_port=free_port(),
@@ -74,7 +78,6 @@ async def world(directory: Path, *, cluster: bool) -> AsyncIterator[World]:
             apis=tuple(address.url for name, address in up.addresses.items() if name.startswith("api")),
             processes=up.children,
             redis=children,
-            redis_url=url,
-            proxy=proxy,
+            proxies=tuple(proxies),
             broker=up.broker,
         )

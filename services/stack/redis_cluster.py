@@ -4,8 +4,8 @@ Formed without redis-cli, which the wheel with redis-server does not bring, and 
 """
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ _PICK_FROM = range(20_000, 22_000)
 _OPTIONS = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
 _FORM_SECONDS = 30.0
 
+Front = Callable[[int], AbstractAsyncContextManager[int]]
+"""Given the port of a node, gives another one that leads there, until the block ends."""
+
 
 @dataclass(frozen=True)
 class RedisClusterServers:
@@ -36,6 +39,8 @@ class RedisClusterServers:
 
     nodes: tuple[RedisServer, ...]
     """In the order of `SLOTS`."""
+    announced: tuple[int, ...]
+    """The port to which clients of each are sent."""
 
     @property
     def url(self) -> str:
@@ -53,28 +58,33 @@ class RedisClusterServers:
 
     async def is_whole_to(self, node: RedisServer) -> bool:
         """Whether `node` answers, knows where all slots are now, and finds the cluster in order."""
-        homes = {slots: _port(home) for home, slots in zip(self.nodes, SLOTS, strict=True)}
-        return await _view(node) == ("ok", homes)
+        return await _view(node) == ("ok", dict(zip(SLOTS, self.announced, strict=True)))
 
 
 @asynccontextmanager
-async def redis_cluster(directory: Path, *, restart: bool = False) -> AsyncIterator[RedisClusterServers]:
+async def redis_cluster(
+    directory: Path, *, restart: bool = False, front: Front | None = None
+) -> AsyncIterator[RedisClusterServers]:
     """Run three masters on the data in `directory`, from when they serve all slots until the block ends.
 
     Args:
         directory: has a directory of `redis_server` for each node, with its nodes.conf. The data outlive the block
             and may be opened again; the ports are others then.
         restart: start a node again when it crashes. Redis lets it serve its slots two seconds later.
+        front: stands between clients and each node, which sends them there.
 
     Raises:
         StackError: no redis-server, or it does not start on these data, or they are not those of such a cluster.
     """
     async with AsyncExitStack() as stack:
-        nodes = []
+        nodes, announced = [], []
         for n in range(len(SLOTS)):
-            node = redis_server(directory / f"node-{n}", _free_port(), restart=restart, options=_OPTIONS)
+            port = _free_port()
+            announced.append(await stack.enter_async_context(front(port)) if front else port)
+            options = _OPTIONS | {"cluster-announce-port": str(announced[-1])}
+            node = redis_server(directory / f"node-{n}", port, restart=restart, options=options)
             nodes.append(await stack.enter_async_context(node))
-        cluster = RedisClusterServers(tuple(nodes))
+        cluster = RedisClusterServers(tuple(nodes), tuple(announced))
         await _form(cluster)
         yield cluster
 

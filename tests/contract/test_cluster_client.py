@@ -209,7 +209,9 @@ async def test_the_first_command_of_a_client_goes_to_the_node_that_has_the_key(c
 # A node that dies and comes back
 
 
-async def test_while_a_node_is_down_every_call_works_or_fails_as_unavailable(cluster, client, eventually, count):
+async def test_while_a_node_is_down_every_call_works_or_fails_as_unavailable(
+    cluster, client, eventually, count, written
+):
     node = cluster.node_of(KEY)
     for key in KEYS:
         await client.set(key, 1)
@@ -233,6 +235,7 @@ async def test_while_a_node_is_down_every_call_works_or_fails_as_unavailable(clu
         return not any(isinstance(reply, BaseException) for reply in replies)
 
     assert await all_well()
+    await written(node.url)
     node.process.kill()
     await eventually(lambda: node.process.exits)
     assert not await all_well()
@@ -249,10 +252,13 @@ def test_what_a_client_may_raise_is_known_as_unavailable(error):
     assert issubclass(error, UNAVAILABLE)
 
 
-async def test_a_client_that_was_idle_meanwhile_notices_nothing_but_missing_scripts(cluster, client, count, eventually):
+async def test_a_client_that_was_idle_meanwhile_notices_nothing_but_missing_scripts(
+    cluster, client, count, eventually, written
+):
     calls = [(count, [key], []) for key in KEYS]
     assert await run_all(client, calls) == [1] * 12
     node = cluster.node_of(elsewhere(cluster, KEY))
+    await written(node.url)
     killed = node.pid
     node.process.kill()
     await eventually(lambda: node.pid != killed)

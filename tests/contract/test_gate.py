@@ -160,7 +160,7 @@ async def test_the_recovery_that_closed_the_gate_may_write_behind_it_and_nobody_
 
 
 async def test_a_server_that_was_killed_and_started_again_has_its_data_and_takes_nothing(
-    tmp_path, eventually, opened, contents
+    tmp_path, eventually, opened, contents, written
 ):
     async def back():
         try:
@@ -173,6 +173,7 @@ async def test_a_server_that_was_killed_and_started_again_has_its_data_and_takes
         standing = await opened(client, KEYS)
         await write_something(client, standing)
         before, killed = await contents(client), server.pid
+        await written(server.url)
         os.kill(killed, signal.SIGKILL)
         await eventually(back)
         for operation in WITH_STANDING_GATES:

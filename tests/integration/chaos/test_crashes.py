@@ -10,7 +10,7 @@ from services.chaos.faults import KINDS
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cluster", [False, True], ids=["one redis", "cluster of three masters"])
 async def test_nothing_acknowledged_is_lost_or_has_two_effects_whatever_is_killed(kafka_can_run, cluster):
-    outcomes = await run_case(1, plan(1, POINTS_OF_A_SEED, cluster=cluster), cluster=cluster, told=print)
+    outcomes = await run_case(1, plan(1, POINTS_OF_A_SEED), cluster=cluster, told=print)
     assert [outcome for outcome in outcomes if outcome.broken] == []
-    assert {outcome.kind for outcome in outcomes} == {kind.name for kind in KINDS if not (cluster and kind.needs_proxy)}
+    assert {outcome.kind for outcome in outcomes} == {kind.name for kind in KINDS}
     assert [outcome.kind for outcome in outcomes if not outcome.struck] == []

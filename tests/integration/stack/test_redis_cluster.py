@@ -1,7 +1,10 @@
+from contextlib import asynccontextmanager
+
 import pytest
 from redis.asyncio import Redis
 
 from feature_store.redis_client import UNAVAILABLE, connect
+from services.chaos.proxy import fault_proxy
 from services.stack import redis_cluster as module
 from services.stack.errors import StackError
 from services.stack.redis_cluster import SLOTS, redis_cluster
@@ -48,18 +51,47 @@ async def test_data_and_slots_survive_a_stop_and_a_start_on_other_ports(server, 
         assert [await client.get(key) for key in KEYS] == [b"kept"] * len(KEYS)
 
 
-async def test_a_killed_node_comes_back_with_its_slots_and_data(server, tmp_path, eventually):
+async def test_a_killed_node_comes_back_with_its_slots_and_data(server, tmp_path, eventually, written):
     servers = redis_cluster(tmp_path, restart=True)
     async with servers as servers, connect(servers.url, timeout=5, cluster=True) as client:
         for key in KEYS:
             await client.set(key, "kept")
         node = servers.node_of(KEYS[0])
         killed = node.pid
+        await written(node.url)
         node.process.kill()
         await eventually(lambda: node.pid != killed)
         await eventually(servers.is_whole, seconds=30)
         assert [await client.get(key) for key in KEYS] == [b"kept"] * len(KEYS)
         assert node.process.exits == [-9]
+
+
+async def test_what_stands_in_front_of_the_nodes_is_where_clients_go_also_after_a_kill(
+    server, tmp_path, eventually, written
+):
+    proxies = []
+
+    @asynccontextmanager
+    async def front(port):
+        async with fault_proxy("127.0.0.1", port) as proxy:
+            proxies.append(proxy)
+            yield proxy.port
+
+    servers = redis_cluster(tmp_path, restart=True, front=front)
+    async with servers as servers, connect(f"redis://{proxies[0].address}", timeout=5, cluster=True) as client:
+        for node, proxy in zip(servers.nodes, proxies, strict=True):
+            key = next(key for key in KEYS if servers.node_of(key) is node)
+            await client.set(key, "kept")
+            await written(node.url)
+            node.process.kill()
+            await eventually(lambda node=node: node.process.exits)
+            await eventually(servers.is_whole, seconds=30)
+            assert await client.get(key) == b"kept"
+            refusing = proxy.refuse()
+            with pytest.raises(UNAVAILABLE):
+                await client.get(key)
+            refusing.lift()
+            assert await client.get(key) == b"kept"
 
 
 async def test_a_cluster_with_a_dead_node_is_not_whole(tmp_path, eventually):

@@ -36,17 +36,19 @@ async def test_data_survive_a_stop_and_a_start_on_another_port(tmp_path):
     assert first.url != second.url
 
 
-async def test_what_was_answered_survives_a_kill(tmp_path):
+async def test_what_is_in_the_file_survives_a_kill(tmp_path, written):
     async with redis_server(tmp_path) as server, Redis.from_url(server.url) as client:
         await client.set("state", "kept")
+        await written(server.url)
         os.kill(server.pid, signal.SIGKILL)
     async with redis_server(tmp_path) as server, Redis.from_url(server.url) as client:
         assert await client.get("state") == b"kept"
 
 
-async def test_a_killed_server_comes_back_on_the_same_port_where_restart_is_asked_for(tmp_path, eventually):
+async def test_a_killed_server_comes_back_on_the_same_port_where_restart_is_asked_for(tmp_path, eventually, written):
     async with redis_server(tmp_path, restart=True) as server, patient_client(server.url) as client:
         await client.set("state", "kept")
+        await written(server.url)
         killed = server.pid
         os.kill(killed, signal.SIGKILL)
         await eventually(lambda: server.pid != killed)
