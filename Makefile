@@ -8,7 +8,7 @@ RESULT ?= var/load.json
 MINUTES ?= 10
 CHAOS_RESULT ?= var/chaos.json
 EQUALITY_ROWS ?= 200000
-PROMISES_RESULTS ?= interviewer_guide/results
+EQUALITY_REPORT ?= interviewer_guide/results/equality.json
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -44,7 +44,7 @@ promises: .venv/installed  ## run the tests that prove P1 to P7 and write interv
 	$(BIN)/python interviewer_guide/promises.py run
 
 equality: .venv/installed  ## compare 200,000 rows of HANDBOOK_TABLE (else simulated) online and offline, half over each door
-	EQUALITY_ROWS=$(EQUALITY_ROWS) PROMISES_RESULTS=$(PROMISES_RESULTS) $(BIN)/pytest tests/integration/promises/test_online_is_offline.py
+	EQUALITY_ROWS=$(EQUALITY_ROWS) EQUALITY_REPORT=$(EQUALITY_REPORT) $(BIN)/pytest tests/integration/promises/test_online_is_offline.py
 
 lock: .venv/installed  ## write requirements.lock from pyproject.toml
 	$(BIN)/python .ci/lock

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from feature_store.keys import Keys
+from loadtest.machine import describe_machine
 from model.scorer import load_scorer
 from services.audit.state import actual, differences, expected
 from services.audit.verify import Verdict, verify
@@ -65,7 +67,8 @@ def run_verify(settings: Settings, last: int | None, *, state: bool, report: Pat
     Console().print(_table(log, verdict, wrong))
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
-        found = {"decisions": len(log)} | asdict(verdict) | ({} if wrong is None else {"keys": wrong})
+        found = {"date": datetime.now(UTC).date().isoformat(), "decisions": len(log), **asdict(verdict)}
+        found |= ({} if wrong is None else {"keys": wrong}) | {"machine": describe_machine()}
         report.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     return verdict.holds and not wrong
 

@@ -86,8 +86,8 @@ async def silence(world: World, rng: random.Random) -> None:
 def lose_reply(script: str) -> Strike:
     """Lose the reply after the script ran: its caller cannot know."""
 
-    async def strike(world: World, rng: random.Random) -> None:
-        await _happened(rng.choice(world.proxies).lose_reply(_digest(script)))
+    async def strike(world: World, _: random.Random) -> None:
+        await _meets(world, Fault("lose reply", _digest(script), 1))
 
     return strike
 
@@ -95,8 +95,8 @@ def lose_reply(script: str) -> Strike:
 def lose_request(script: str) -> Strike:
     """Lose the request: its caller has done what comes before it, and ends."""
 
-    async def strike(world: World, rng: random.Random) -> None:
-        await _happened(rng.choice(world.proxies).lose_request(_digest(script)))
+    async def strike(world: World, _: random.Random) -> None:
+        await _meets(world, Fault("lose request", _digest(script), 1))
 
     return strike
 
@@ -148,7 +148,10 @@ def _digest(script: str) -> bytes:
     return load(script).digest.encode()
 
 
-async def _happened(fault: Fault) -> None:
+async def _meets(world: World, fault: Fault) -> None:
+    """Wait until it has met its request, on whichever server."""
+    for proxy in world.proxies:
+        proxy.arm(fault)
     try:
         async with asyncio.timeout(STRIKES_WITHIN):
             await fault.happened.wait()

@@ -75,19 +75,24 @@ class FaultProxy:
 
         The caller is told when the server begins to answer: of a request in pieces the rest has its effect after that.
         """
-        return self._arm(Fault("lose reply", needle, times))
+        return self.arm(Fault("lose reply", needle, times))
 
     def lose_request(self, needle: bytes, times: int = 1) -> Fault:
         """Close on the next request with `needle` instead of forwarding it: the effect did not happen."""
-        return self._arm(Fault("lose request", needle, times))
+        return self.arm(Fault("lose request", needle, times))
 
     def silence(self) -> Fault:
         """Hold everything back, as a dead network does. Once lifted it arrives, also from callers who gave up."""
-        return self._arm(Fault("silence"))
+        return self.arm(Fault("silence"))
+
+    def arm(self, fault: Fault) -> Fault:
+        """Put a fault in force here; several proxies may share one, and who finds its request first takes it."""
+        self._faults.append(fault)
+        return fault
 
     def refuse(self) -> Fault:
         """Close all connections now, and new ones at once."""
-        fault = self._arm(Fault("refuse"))
+        fault = self.arm(Fault("refuse"))
         for connection in self._connections:
             connection.cancel()
             fault.hit()
@@ -110,10 +115,6 @@ class FaultProxy:
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-
-    def _arm(self, fault: Fault) -> Fault:
-        self._faults.append(fault)
-        return fault
 
     def _take(self, kind: _Kind, seen: bytes = b"", before: int = 0) -> Fault | None:
         return next((fault for fault in self._faults if fault.take(kind, seen, before)), None)

@@ -1,14 +1,57 @@
-"""A client of an empty Redis, and gates that stand open as a recovery leaves them."""
+"""A client of an empty Redis, single and cluster, and gates that stand open as a recovery leaves them."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 
 import pytest
+from redis import Redis, RedisCluster
 
 from feature_store.gate import Gates
 from feature_store.redis_client import connect
 
 
+@dataclass(frozen=True)
+class Server:
+    """Where a test connects to."""
+
+    url: str
+    cluster: bool
+    holder: Callable[[str], str]
+    """Where the server is that holds a key."""
+
+    def connect(self):
+        return connect(self.url, timeout=5, cluster=self.cluster)
+
+    def reader(self):
+        """A client of redis-py as it comes, to be used in a with statement."""
+        return closing((RedisCluster if self.cluster else Redis).from_url(self.url))
+
+
 @pytest.fixture
-async def client(clean_redis):
-    made = connect(clean_redis, timeout=5)
+async def cluster(redis_cluster_servers, eventually):
+    """The session's cluster, empty; it is whole before and after."""
+    await eventually(redis_cluster_servers.is_whole, seconds=60)
+    for node in redis_cluster_servers.nodes:
+        with Redis.from_url(node.url) as direct:
+            direct.flushall()
+    yield redis_cluster_servers
+    await eventually(redis_cluster_servers.is_whole, seconds=60)
+
+
+@pytest.fixture(params=["single", "cluster"])
+def server(request):
+    """What holds, holds on one Redis and on a cluster of three masters."""
+    if request.param == "single":
+        url = request.getfixturevalue("clean_redis")
+        return Server(url, cluster=False, holder=lambda _: url)
+    cluster = request.getfixturevalue("cluster")
+    return Server(cluster.url, cluster=True, holder=lambda key: cluster.node_of(key).url)
+
+
+@pytest.fixture
+async def client(server):
+    made = server.connect()
     yield made
     await made.aclose()
 

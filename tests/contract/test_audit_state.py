@@ -1,13 +1,12 @@
-"""State as the audit computes it from the log is what the scripts have written, key for key, on a real Redis."""
+"""State as the audit computes it from the log is what the scripts have written, key for key."""
 
 import asyncio
 from collections import defaultdict
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis import Redis, RedisCluster
 
 from feature_store.decision_store import RedisDecisionStore
 from feature_store.definitions import DAYS, NAMES
@@ -16,7 +15,6 @@ from feature_store.keys import Keys
 from feature_store.outbox import Outbox
 from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
-from feature_store.redis_client import connect
 from feature_store.transaction import Label, Transaction
 from services.audit.state import actual, differences, expected
 from services.audit.whole_log import Log
@@ -133,9 +131,9 @@ def transaction(number, card, merchant, amount, after):
 
 @given(steps=STEPS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_the_log_makes_of_every_key_is_what_redis_holds_when_all_is_counted(steps, clean_redis, opened):
+def test_what_the_log_makes_of_every_key_is_what_redis_holds_when_all_is_counted(steps, server, opened):
     async def compare():
-        async with aclosing(connect(clean_redis, timeout=5)) as client:
+        async with aclosing(server.connect()) as client:
             await client.flushdb()
             system = System(client, await opened(client, KEYS))
             await system.play(steps)
@@ -144,35 +142,15 @@ def test_what_the_log_makes_of_every_key_is_what_redis_holds_when_all_is_counted
     log = asyncio.run(compare())
     assert log.missing == []
     assert len(log) == sum(kind == "decide" for kind, *_ in steps)
-    with closing(Redis.from_url(clean_redis)) as client:
+    with server.reader() as client:
         assert differences(expected(log, KEYS), actual(client)) == []
 
 
-BUSY = [
-    *(("decide", f"c{number % 3}", f"m{number % 2}", 100 * number, 40 * number) for number in range(12)),
-    ("label", 3, True),
-]
-
-
-async def test_the_same_on_a_cluster(redis_cluster_servers, opened):
-    url = redis_cluster_servers.url
-    async with aclosing(connect(url, timeout=5, cluster=True)) as client:
-        await client.flushall()
-        system = System(client, await opened(client, KEYS))
-        await system.play(BUSY)
-        await client.set(KEYS.relay_lease(1), "a relay")
-    with closing(RedisCluster.from_url(url)) as client:
-        found = actual(client)
-        client.flushall()
-    assert differences(expected(system.log, KEYS), found) == []
-    assert len(found) > len(BUSY)
-
-
-async def test_what_is_on_its_way_is_there_only_while_it_is(client, clean_redis, opened):
+async def test_what_is_on_its_way_is_there_only_while_it_is(client, server, opened):
     system = System(client, await opened(client, KEYS))
     t = transaction(0, "c0", "m0", 5, 0)
     partition = KEYS.partition("c0")
-    with closing(Redis.from_url(clean_redis)) as reader:
+    with server.reader() as reader:
         await system._decide(t)
         on_its_way = {KEYS.outbox(partition), KEYS.pending(partition)}
         assert actual(reader).keys() & on_its_way == on_its_way
@@ -182,13 +160,13 @@ async def test_what_is_on_its_way_is_there_only_while_it_is(client, clean_redis,
         assert differences(expected(system.log, KEYS), actual(reader)) == []
 
 
-async def test_how_processes_work_together_is_not_state(client, clean_redis, opened):
+async def test_how_processes_work_together_is_not_state(client, server, opened):
     await opened(client, KEYS)
     await client.set("layout", "a layout")
     await client.set("recovery", "a relay")
     await client.set(KEYS.relay_lease(2), "a relay")
     await client.hset(KEYS.progress(0), "labels:1", "7 0")
-    with closing(Redis.from_url(clean_redis)) as reader:
+    with server.reader() as reader:
         assert actual(reader) == {}
         await client.set("{3}card:x", "stray")
         assert actual(reader) == {"{3}card:x": b"stray"}

@@ -34,16 +34,13 @@ LONG = 30.0
 
 
 @pytest.fixture
-async def cluster(redis_cluster_servers, eventually):
-    """The session's cluster, without keys and scripts; it is whole before and after."""
-    await eventually(redis_cluster_servers.is_whole, seconds=60)
-    for node in redis_cluster_servers.nodes:
+async def cluster(cluster):
+    """Without scripts, too."""
+    for node in cluster.nodes:
         async with Redis.from_url(node.url) as direct:
-            await direct.flushall()
             await direct.script_flush()
             await direct.config_resetstat()
-    yield redis_cluster_servers
-    await eventually(redis_cluster_servers.is_whole, seconds=60)
+    return cluster
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
+from redis.asyncio import Redis
 
 from feature_store.decision_store import Committed, RedisDecisionStore, Write
 from feature_store.definitions import Measure
@@ -211,14 +212,15 @@ async def test_a_label_needs_the_gates_of_its_card_and_of_its_merchant(client, o
     assert not await apply_label(client, opened_again)
 
 
-async def test_open_gates_know_the_epochs_of_their_partitions_oldest_first(client):
+async def test_open_gates_know_the_epochs_of_their_partitions_oldest_first(server, client):
     gates = Gates(client, KEYS)
     epochs = [[0], [11, 2], {30}, [9, 10, 100]]
     await gates.open(await gates.close("token"), epochs)
     standing = await gates.standing()
     assert [gate.epochs for gate in standing] == [(0,), (2, 11), (30,), (9, 10, 100)]
     assert [gate.epoch for gate in standing] == [0, 11, 30, 100]
-    run = (await client.info("server"))["run_id"]
+    async with Redis.from_url(server.holder(KEYS.gate(1))) as holder:
+        run = (await holder.info("server"))["run_id"]
     assert await client.get(KEYS.gate(1)) == f"2 11@{run}".encode()
 
 

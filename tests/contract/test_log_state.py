@@ -1,4 +1,4 @@
-"""The outbox, the leases, the pending set and the layout on a real Redis."""
+"""The outbox, the leases, the pending set and the layout where they are kept."""
 
 import asyncio
 import hashlib
@@ -6,6 +6,7 @@ import math
 
 import pytest
 from redis import exceptions
+from redis.asyncio import Redis
 
 from feature_store.definitions import LAYOUT
 from feature_store.keys import Keys
@@ -47,9 +48,10 @@ async def test_trimming_is_by_sequence_so_a_relay_that_was_overtaken_removes_not
     assert [entry.sequence for entry in await outbox.read(0, 9)] == [4]
 
 
-async def test_waiting_ends_when_there_is_a_record_and_when_the_time_is_over(client, outbox, eventually):
+async def test_waiting_ends_when_there_is_a_record_and_when_the_time_is_over(server, client, outbox, eventually):
     async def somebody_waits():
-        return any("b" in each["flags"] and each["db"] == "1" for each in await client.client_list())
+        async with Redis.from_url(server.holder(KEYS.outbox(2))) as holder:
+            return (await holder.info("clients"))["blocked_clients"]
 
     await outbox.wait(2, 10)
     waiting = asyncio.create_task(outbox.wait(2, 4_000))
@@ -165,7 +167,7 @@ async def test_what_is_pending_is_looked_up_before_what_may_lack_it_is_read(clie
 
 @pytest.mark.parametrize("knows_what_reads", [True, False])
 async def test_also_where_redis_knows_not_all_scripts_nothing_that_is_read_lacks_what_is_not_pending(
-    client, knows_what_reads
+    server, client, knows_what_reads
 ):
     """Who reads finds an event pending, and right behind that the updater counts it and strikes it out."""
     lacking = script(
@@ -179,7 +181,8 @@ async def test_also_where_redis_knows_not_all_scripts_nothing_that_is_read_lacks
         if knows_what_reads:
             await client.script_load(lacking.text)
         second, [lacks] = await Pending(client, KEYS).since([(lacking, [KEYS.pending(1), "{1}reads"], [struck_out_at])])
-        assert (second, lacks) in {(70, 1), (math.inf, 0)}
+        too_much = {(70, 0)} if server.cluster else set()  # two servers; nothing orders their answers
+        assert (second, lacks) in {(70, 1), (math.inf, 0)} | too_much
 
 
 async def test_state_of_another_layout_is_refused(client):

@@ -7,7 +7,6 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
-from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 
@@ -19,7 +18,6 @@ from feature_store.keys import Keys
 from feature_store.outbox import Entry, Outbox
 from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
-from feature_store.redis_client import connect
 from feature_store.restore import Cards, Restored
 from feature_store.scripts import ClosedError, Script
 from feature_store.transaction import Label, Transaction
@@ -32,22 +30,9 @@ CARDS = {KEYS.partition(f"c{number}"): f"c{number}" for number in range(200)}
 WRITE = Write({Measure.COUNT: 1}, b"answer", b"{}")
 
 
-@pytest.fixture
-async def cluster(redis_cluster_servers, eventually):
-    """The session's cluster, empty; it is whole before and after."""
-    await eventually(redis_cluster_servers.is_whole, seconds=60)
-    for node in redis_cluster_servers.nodes:
-        async with Redis.from_url(node.url) as direct:
-            await direct.flushall()
-    yield redis_cluster_servers
-    await eventually(redis_cluster_servers.is_whole, seconds=60)
-
-
-@pytest.fixture
-async def client(cluster):
-    made = connect(cluster.url, timeout=5, cluster=True)
-    yield made
-    await made.aclose()
+@pytest.fixture(params=["cluster"])
+def server(server):
+    return server
 
 
 @pytest.fixture

@@ -376,16 +376,17 @@ COUNTED = ("rows", "differing", "marked", "differing_and_not_marked")
 
 @pytest.fixture(scope="module")
 def results():
-    """Written into the directory that PROMISES_RESULTS names, as equality.json."""
+    """Written into the file that EQUALITY_REPORT names."""
     cases = []
     yield cases
     paces = defaultdict(Counter)
     for case in cases:
         paces[case["pace"]].update({name: case[name] for name in COUNTED})
-    if folder := os.environ.get("PROMISES_RESULTS"):
-        path = Path(folder) / "equality.json"
+    if report := os.environ.get("EQUALITY_REPORT"):
+        path = Path(report)
         path.parent.mkdir(parents=True, exist_ok=True)
         written = {
+            "date": datetime.now(UTC).date().isoformat(),
             "rows_of": Path(HANDBOOK).name if HANDBOOK else "model.simulator",
             "paces": paces,
             "cases": cases,
