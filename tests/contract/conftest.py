@@ -39,14 +39,20 @@ async def cluster(redis_cluster_servers, eventually):
     await eventually(redis_cluster_servers.is_whole, seconds=60)
 
 
-@pytest.fixture(params=["single", "cluster"])
+@pytest.fixture
+def on_one(clean_redis):
+    return Server(clean_redis, cluster=False, holder=lambda _: clean_redis)
+
+
+@pytest.fixture
+def on_cluster(cluster):
+    return Server(cluster.url, cluster=True, holder=lambda key: cluster.node_of(key).url)
+
+
+@pytest.fixture(params=["on_one", "on_cluster"])
 def server(request):
     """What holds, holds on one Redis and on a cluster of three masters."""
-    if request.param == "single":
-        url = request.getfixturevalue("clean_redis")
-        return Server(url, cluster=False, holder=lambda _: url)
-    cluster = request.getfixturevalue("cluster")
-    return Server(cluster.url, cluster=True, holder=lambda key: cluster.node_of(key).url)
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

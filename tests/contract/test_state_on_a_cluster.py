@@ -30,9 +30,9 @@ CARDS = {KEYS.partition(f"c{number}"): f"c{number}" for number in range(200)}
 WRITE = Write({Measure.COUNT: 1}, b"answer", b"{}")
 
 
-@pytest.fixture(params=["cluster"])
-def server(server):
-    return server
+@pytest.fixture
+def server(on_cluster):
+    return on_cluster
 
 
 @pytest.fixture

@@ -1,24 +1,23 @@
-"""One suite over both executions of the features: memory (Python) and Redis (Lua) agree in every integer."""
+"""One suite over the stores, in memory (Python) and in Redis (Lua), on one server and on a cluster."""
 
 import asyncio
-import itertools
 import math
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Write
-from feature_store.definitions import DAYS, NAMES, Measure, Tile
+from feature_store.definitions import DAYS, NAMES, Measure
 from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.formulas import counted, feature_vector
 from feature_store.held import Held
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore
 from feature_store.pending import Pending
-from feature_store.redis_client import connect
 from feature_store.transaction import MAX_AMOUNT, Label, Transaction
 
 KEYS = Keys(12)
@@ -75,9 +74,19 @@ def redis(client, gates):
     return Both(RedisDecisionStore(client, KEYS, keep_seconds=3_600), RedisEntityState(client, KEYS, gates))
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def store(request, client, opened):
-    return memory() if request.param == "memory" else redis(client, await opened(client, KEYS))
+@pytest.fixture(params=["in_memory", "on_one", "on_cluster"])
+def place(request):
+    """The server to use, or None."""
+    return None if request.param == "in_memory" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def store(place, opened):
+    if place is None:
+        yield memory()
+    else:
+        async with aclosing(place.connect()) as client:
+            yield redis(client, await opened(client, KEYS))
 
 
 WRITE = Write({Measure.COUNT: 1}, b"answer", b'{"record":1}')
@@ -247,76 +256,16 @@ STEPS = st.lists(
             [0, 1, 59, 60, 3_600, 90 * 60, 36 * 3_600, 86_399, 8 * DAYS, 41 * DAYS, 45 * DAYS]
         ),  # seconds later
         st.sampled_from([0, 0, 0, 120, 90 * 60, 7_200, 36 * 3_600, 3 * DAYS, 41 * DAYS, 60 * DAYS]),  # late by
-        st.sampled_from(["", "", "again", "fraud", "genuine", "fraud first"]),
     ),
     max_size=40,
 )
-
-
-def as_late_as_is_kept(tile):
-    """An event whose tile is just old enough to be kept."""
-    return [("c0", "m0", 5, 0, late, "") for late in (0, tile.kept * tile.seconds)]
-
-
-@given(steps=STEPS)
-@example(steps=as_late_as_is_kept(Tile.MINUTE))
-@example(steps=as_late_as_is_kept(Tile.HOUR))
-@example(steps=as_late_as_is_kept(Tile.DAY))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_both_executions_serve_the_same_features_bit_for_bit(steps, clean_redis, opened):
-    """Duplicates, late and out-of-order events, labels before and after their transactions, month ends, leap days."""
-
-    async def compare():
-        client = connect(clean_redis, timeout=5)
-        await client.flushdb()
-        python, lua = memory(), redis(client, await opened(client, KEYS))
-        second, offsets = LEAP_DAY, itertools.count()
-
-        async def same_effect(said):
-            place = (KEYS.partition(said.card_id), next(offsets))
-            assert await python.entities.label(said, place) == await lua.entities.label(said, place)
-
-        for number, (card, merchant, amount, later, late, extra) in enumerate(steps):
-            second += later
-            t = transaction(number, card, merchant, amount, second - late)
-            if extra == "fraud first":
-                await same_effect(label(t))
-            assert await python.decide(t) == await lua.decide(t)
-            if extra == "again":
-                assert await python.decide(t) == await lua.decide(t)
-            if extra in {"fraud", "genuine"}:
-                await same_effect(label(t, is_fraud=extra == "fraud"))
-        for card, merchant in itertools.product(["c0", "c1", "c2"], ["m0", "m1"]):
-            probe = transaction(f"-{card}-{merchant}", card, merchant, 1, second)
-            assert await python.decide(probe) == await lua.decide(probe)
-        for entity, histories in python.decisions.histories.of.items():
-            for name, history in histories.items():
-                key = KEYS.history(entity, transaction(card=name, merchant=name))
-                assert stored_tiles(await client.hgetall(key)) == held_tiles(history)
-        await client.aclose()
-
-    asyncio.run(compare())
-
-
-def stored_tiles(fields):
-    """The tiles of a Redis hash, as text."""
-    return {name.decode(): text.decode() for name, text in fields.items() if name[1:].isdigit()}
-
-
-def held_tiles(history):
-    """The tiles of a history, written as Redis holds them."""
-    return {
-        f"{tile}{number}": " ".join(f"{measure}{counts[measure]}" for measure in Measure if measure in counts)
-        for tile, numbered in history.tiles.items()
-        for number, counts in numbered.items()
-    }
 
 
 @given(steps=STEPS.filter(bool), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_read_of_a_merchant_does_not_depend_on_the_order_in_which_events_were_counted(steps, data):
     events, second = [], LEAP_DAY
-    for number, (card, merchant, amount, later, late, _) in enumerate(steps):
+    for number, (card, merchant, amount, later, late) in enumerate(steps):
         second += later
         events.append((number + 1, transaction(number, card, merchant, amount, second - late)))
 
