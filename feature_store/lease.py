@@ -29,15 +29,16 @@ class Lease:
         """Extend it again and again, once it is taken, and give it back at the end of the block."""
 
         async def extend() -> None:
-            while True:
+            while not over.is_set():  # a CancelledError can get lost: see `is_over` in services/process.py
                 await asyncio.sleep(self._milliseconds / 3_000)
                 with contextlib.suppress(*UNAVAILABLE):
                     await self.take()
 
-        extending = asyncio.create_task(extend())
+        over, extending = asyncio.Event(), asyncio.create_task(extend())
         try:
             yield
         finally:
+            over.set()
             extending.cancel()
             await asyncio.gather(extending, return_exceptions=True)
             with contextlib.suppress(*UNAVAILABLE):

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 
 from services.metrics import Metrics
+from services.process import is_over
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ async def consume(
         ExceptionGroup: what `handle` raised.
     """
     lags: dict[TopicPartition, int] = {}
-    while not stop.is_set():
+    while not is_over(stop):
         fetched = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
         at_its_place = {partition for partition in consumer.assignment() if ready(partition)}
         batches = {partition: records for partition, records in fetched.items() if partition in at_its_place}

@@ -55,6 +55,16 @@ async def serve(process: Process) -> None:
     await asyncio.wait_for(asyncio.gather(working, serving), STOP_SECONDS)
 
 
+def is_over(stop: asyncio.Event) -> bool:
+    """Tell whether a loop is to end: it was told to stop, or its task was cancelled, whoever has caught that.
+
+    Before Python 3.12 `asyncio.wait_for`, through which redis-py sends, can lose a CancelledError. A loop that goes on
+    then keeps its TaskGroup, and so its process, from ending.
+    """
+    task = asyncio.current_task()
+    return stop.is_set() or (task is not None and task.cancelling() > 0)
+
+
 class _Server(uvicorn.Server):
     """Leaves the signals to `serve`: the work ends first, then the server."""
 

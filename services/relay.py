@@ -28,7 +28,7 @@ from services.decision.record import placed
 from services.kafka import open_producer, open_reader
 from services.metrics import Metrics
 from services.ops import ops_routes
-from services.process import Process
+from services.process import Process, is_over
 from services.recovery import Recovery
 from services.resources import open_redis, redis_problem, utc_now
 from services.settings import Settings
@@ -76,7 +76,7 @@ class Relay:
             group.create_task(self._measure(stop))
 
     async def _publish(self, partition: int, stop: asyncio.Event) -> None:
-        while not stop.is_set():
+        while not is_over(stop):
             if not await self._leases[partition].take():
                 await _pause(stop, LEASE_MILLISECONDS / 1_000 / 5)
                 continue
@@ -94,7 +94,7 @@ class Relay:
         return await publish(self._producer, self._gates[partition].epoch, partition, entries)
 
     async def _measure(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
+        while not is_over(stop):
             self._metrics.outbox_length.set(sum(await self._outbox.lengths()))
             await _pause(stop, MEASURE_SECONDS)
 
@@ -132,11 +132,16 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
 
 
-async def opened(settings: Settings, client: Client, keys: Keys, producer: AIOKafkaProducer, owner: str) -> list[Gate]:
-    """Give the gates when they stand open; if they are closed and no other relay is at it, by a recovery."""
+async def opened(
+    settings: Settings, client: Client, keys: Keys, producer: AIOKafkaProducer, owner: str, stop: asyncio.Event
+) -> list[Gate]:
+    """Give the gates when they stand open; if they are closed and no other relay is at it, by a recovery.
+
+    Gives none if it was told to stop before; a recovery that has begun is finished.
+    """
     gates = Gates(client, keys)
     lease = Lease(client, RECOVERY_LEASE, owner=owner, milliseconds=LEASE_MILLISECONDS)
-    while True:
+    while not is_over(stop):
         with contextlib.suppress(ClosedError):
             return await gates.standing()
         if await lease.take():
@@ -144,7 +149,8 @@ async def opened(settings: Settings, client: Client, keys: Keys, producer: AIOKa
             async with lease.kept(), open_reader(settings) as reader:
                 recovery = await Recovery.begin(client, keys, reader, keep=timedelta(days=settings.decided_days))
                 await recovery.run(producer, utc_now(), lambda _done, _total: None)
-        await asyncio.sleep(OPENED_SECONDS)
+        await _pause(stop, OPENED_SECONDS)
+    return []
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +166,7 @@ async def open_relay(settings: Settings) -> AsyncIterator[Process]:
         await claim_layout(client, settings.partitions)
 
         async def work(stop: asyncio.Event) -> None:
-            gates = await opened(settings, client, keys, producer, owner)
+            gates = await opened(settings, client, keys, producer, owner, stop)
             leases = [
                 Lease(client, keys.relay_lease(partition), owner=owner, milliseconds=LEASE_MILLISECONDS)
                 for partition in range(keys.partitions)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def write_down(what, record_property):
     if folder := os.environ.get("PROMISES_RESULTS"):
         path = Path(folder) / "read-your-writes.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(what | {"machine": describe_machine()}, indent=2) + "\n")
+        dated = {"date": datetime.now(UTC).date().isoformat()} | what | {"machine": describe_machine()}
+        path.write_text(json.dumps(dated, indent=2) + "\n")
 
 
 async def test_five_hundred_at_once_of_one_card_over_four_apis_see_each_other_one_by_one(

@@ -156,6 +156,34 @@ async def test_behind_a_gate_that_is_closed_nothing_is_published():
     assert outbox.events == []
 
 
+class Deaf(Outbox):
+    """Loses a CancelledError, as `asyncio.wait_for` may."""
+
+    lost = 0
+
+    async def wait(self, _partition, milliseconds):
+        try:
+            await asyncio.sleep(milliseconds / 1_000)
+        except asyncio.CancelledError:
+            self.lost += 1
+            if self.lost > 1:
+                raise
+
+    async def lengths(self):
+        raise ConnectionError
+
+
+async def test_an_error_ends_the_relay_also_where_a_publisher_never_hears_that_it_was_cancelled():
+    outbox = Deaf()
+    made, _ = relay(outbox)
+    running = asyncio.create_task(made.run(asyncio.Event()))
+    done, _ = await asyncio.wait({running}, timeout=5)
+    assert (done, outbox.lost) == ({running}, 1)
+    with pytest.raises(ExceptionGroup) as raised:
+        await running
+    assert raised.group_contains(ConnectionError)
+
+
 async def test_without_the_lease_nothing_is_published(eventually):
     outbox = Outbox(1)
     made, metrics = relay(outbox, lease=Lease(outbox, free=False))
