@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import TimeoutError as NoReply
 
 from feature_store.redis_client import connect
-from services.chaos.proxy import FaultProxy, fault_proxy
+from services.chaos.proxy import Fault, FaultProxy, fault_proxy
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -97,6 +97,20 @@ async def test_a_lost_reply_leaves_the_effect_and_an_error_as_often_as_it_was_ar
         assert fault.hits == effects
     assert await client.incr("n") == 3
     assert fault.hits == 2
+
+
+async def test_a_fault_that_proxies_share_happens_at_the_one_that_meets_it_first(
+    client, client_of, direct, proxy, clean_redis
+):
+    fault, server = Fault("lose request", INCR, 1), urlsplit(clean_redis)
+    async with fault_proxy(server.hostname, server.port) as other:
+        for each in (proxy, other):
+            each.arm(fault)
+        with pytest.raises(ConnectionLost):
+            await client_of(f"redis://{other.address}/1").incr("n")
+        assert await direct.get("n") is None
+        assert await client.incr("n") == 1
+    assert fault.hits == 1
 
 
 async def test_a_lost_request_leaves_an_error_and_no_effect_as_often_as_it_was_armed_for(client, direct, proxy):
