@@ -1,11 +1,15 @@
 """The gate of each partition: open only while the state behind it is known to hold all that the log holds.
 
 Redis may come back with less than it had: its file lost the tail, it was flushed. Nobody could look in time, so every
-script that writes looks itself, at one key and at the run of its server: a server that was started again, or a key that
-is gone, closes the gate. A recovery brings state up to the log and opens it (services/recovery.py).
+script that commits or counts looks itself, at one key and at the run of its server: a server that was started again, or
+a key that is gone, closes the gate. A recovery brings state up to the log and opens it (services/recovery.py).
 
-Each recovery begins a new epoch in every partition of topic decisions, numbered by the offset of an empty record. A
-record that a relay of an earlier epoch still published behind it does not count, and that relay cannot trim.
+There are two looks (lua/gate.lua). `commit` asks whether the gate is open. All others bring the text of the gate as
+they found it, and work only while it still stands, word for word: so a recovery writes behind the gates it has closed
+itself, and whoever closes them after it changes their text and locks it out.
+
+Each recovery begins a new epoch in every partition of topic decisions, numbered by the offset of an empty record. What
+a relay of an earlier epoch still publishes after that record does not count, and that relay cannot trim.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +22,7 @@ from feature_store.scripts import ClosedError, load, run_all
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate as it was found. A script that is given it works only while it stands."""
+    """A gate as it was found, open or closed: "epochs@run", or "epochs!token@run" when a recovery has closed it."""
 
     text: str
 
@@ -44,7 +48,7 @@ class Gates:
         self._close = load("close_gate")
         self._open = load("open_gate")
 
-    async def standing(self) -> list[Gate]:
+    async def all_open(self) -> list[Gate]:
         """Give the gate of each partition.
 
         Raises:

@@ -66,7 +66,7 @@ class Following(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
                 await self._note(partition, place)
 
     def knows(self, partition: TopicPartition) -> bool:
-        """Tell whether the partition's place is known yet; aiokafka may hand over records before it has asked.
+        """Tell whether the partition's place is known; aiokafka may hand over records before it was looked up.
 
         Raises:
             Exception: what kept a place from being found out.
@@ -83,7 +83,8 @@ class Following(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         """
         place = self._places.get(partition)
         if place is None or offset > place.reached.next_offset:
-            raise SkippedError(f"{partition.topic} {partition.partition}: not to be read from {offset} on")
+            wanted = "nothing, it is not ours" if place is None else f"offset {place.reached.next_offset}"
+            raise SkippedError(f"{partition.topic} {partition.partition}: next is {wanted}, and {offset} came")
         return place
 
     async def reached(self, partition: TopicPartition, place: Place, reached: Reached) -> None:

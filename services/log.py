@@ -23,13 +23,20 @@ class Epochs:
     An empty record begins an epoch; its offset is its number, and its header names the epoch it follows. It counts only
     where that one is in force: a recovery that another one has overtaken begins nothing. What a relay of an earlier
     epoch still publishes does not count either: state went on without it (`feature_store/gate.py`).
+
+    For example: begins 0, two decisions stamped 0, begins 3 (follows 0), a decision stamped 0, one stamped 3. The
+    fourth record begins epoch 3, so the fifth does not count.
+
+    Args:
+        known: epochs that are known to have begun, such as a gate names; those from `offset` on are read again.
+        offset: where reading goes on.
     """
 
     def __init__(self, known: Iterable[int], offset: int) -> None:
         self.begun = [epoch for epoch in sorted(known) if epoch < offset]
 
     def decision(self, record: ConsumerRecord) -> Record | None:
-        """Give the decision of a record, or None if there is none that counts.
+        """Take the next record: give its decision, or None if there is none that counts; it may begin an epoch.
 
         Raises:
             msgspec.MsgspecError, UnicodeDecodeError: it is neither empty nor a decision.

@@ -53,7 +53,7 @@ async def rebuild(settings: Settings, advance: Advance) -> int:
         async with lease.kept():
             gates = Gates(client, keys)
             try:
-                await gates.standing()
+                await gates.all_open()
             except ClosedError:  # which epoch is in force only a recovery finds out: what is published now must count
                 await recover(lambda _done, _total: None)
             closed = await gates.close(uuid.uuid4().hex)

@@ -1,7 +1,9 @@
 """Recovery: brings the state in Redis up to the log, and opens its gates. With empty state it is a rebuild.
 
-While it runs nothing is decided. It closes the gates, begins a new epoch in every partition of topic decisions (behind
-which nothing of an earlier one counts), applies what state lacks before that point, and opens.
+While it runs nothing is decided. It closes the gates. For each partition of topic decisions it applies what state lacks
+up to the end as it is now, writes the empty record that begins the next epoch (after which nothing of an earlier one
+counts), applies what came in between, and makes sure that this epoch is the one in force. Then come the labels, and
+then it opens.
 """
 
 import contextlib
@@ -83,22 +85,25 @@ class Recovery:
             done(each)
         gates = Gates(self._client, self._keys)
         await gates.open(self._closed, epochs)
-        progress = Progress(self._client, self._keys, await gates.standing())
+        progress = Progress(self._client, self._keys, await gates.all_open())
         for each, place in zip(decisions, reached, strict=True):
-            await progress.note(each.topic, each.partition, place)  # not before: who starts there must know its epoch
+            await progress.note(each.topic, each.partition, place)  # last: who starts there needs the gate's epochs
 
     def _partitions_of(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range(self._keys.partitions)]
 
     async def _start(self, partition: TopicPartition, end: int) -> int:
-        """Give the offset from which something may be missing. A sequence is never beyond its offset."""
+        """Give the offset from which something may be missing.
+
+        Sequences begin at 1 and each takes a record at least, so what follows sequence s is at offset s or later.
+        """
         start = (await self._progress.reached(partition.topic, partition.partition)).next_offset
         if start > end:  # another log: a broker that keeps it in memory was started again
             await self._progress.forget(partition.topic, partition.partition)
             return 0
         if partition.topic == LABELS:
             return start
-        if not self._closed[partition.partition].epochs:  # which one is in force only the whole log tells
+        if not self._closed[partition.partition].epochs:  # the gate was gone; which is in force only the log tells
             return 0
         return min(start, await self._cards.sequence(partition.partition))
 
@@ -113,17 +118,21 @@ class Recovery:
         number, epochs = partition.partition, Epochs(self._closed[partition.partition].epochs, start)
         noted = await self._progress.reached(partition.topic, number)
         last = max(noted.sequence, await self._decisions(partition, start, end, epochs, now))
-        await self._progress.note(partition.topic, number, noted)  # nothing new, but refused if the gates are not ours
+        await self._make_sure_the_gates_are_ours(partition, noted)
         begun = await self._begin_epoch(producer, partition, epochs)
         last = max(last, await self._decisions(partition, end, begun + 1, epochs, now))
         if epochs.current != begun:
             raise ClosedError(f"another recovery began an epoch in partition {number} before this one")
         await self._pending.settle_to(number, last)
-        known = [epoch for epoch in epochs.begun if epoch <= begun]  # one beyond it is of another log
+        known = [epoch for epoch in epochs.begun if epoch <= begun]  # later: of a log that is gone, with its broker
         return known, Reached(begun + 1, last)
 
+    async def _make_sure_the_gates_are_ours(self, partition: TopicPartition, noted: Reached) -> None:
+        """Note what is noted: nothing new, but refused where another recovery has closed them since."""
+        await self._progress.note(partition.topic, partition.partition, noted)
+
     async def _begin_epoch(self, producer: AIOKafkaProducer, partition: TopicPartition, epochs: Epochs) -> int:
-        """Write the record that begins the next epoch; that the gates are ours was seen after the last one was read."""
+        """Write the record that begins the next epoch."""
         headers = [(FOLLOWS, epochs.beginning())]
         sent = await producer.send_and_wait(partition.topic, b"", partition=partition.partition, headers=headers)
         return int(sent.offset)

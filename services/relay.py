@@ -143,7 +143,7 @@ async def opened(
     lease = Lease(client, RECOVERY_LEASE, owner=owner, milliseconds=LEASE_MILLISECONDS)
     while not is_over(stop):
         with contextlib.suppress(ClosedError):
-            return await gates.standing()
+            return await gates.all_open()
         if await lease.take():
             log.info("state may lack what the log has: recovering")
             async with lease.kept(), open_reader(settings) as reader:

@@ -78,7 +78,7 @@ async def redis_problem(client: Client) -> str | None:
 async def closed_problem(gates: Gates) -> str | None:
     """Tell why nothing can be written to state, or None."""
     try:
-        await gates.standing()
+        await gates.all_open()
     except ClosedError:
         return "state is being brought up to the log: a relay does that"
     except UNAVAILABLE as error:
@@ -90,7 +90,7 @@ async def when_open(gates: Gates, stop: asyncio.Event) -> list[Gate]:
     """Wait until all gates are open; gives none if it was told to stop before."""
     while not stop.is_set():
         with contextlib.suppress(ClosedError):
-            return await gates.standing()
+            return await gates.all_open()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
     return []

@@ -1,4 +1,4 @@
-"""The kill points: what is done to a running stack, and when it has happened."""
+"""The kinds of kill point: each strikes a running stack, by killing something or by arming a fault in its proxies."""
 
 import asyncio
 import os
@@ -16,10 +16,10 @@ from services.chaos.world import World
 from services.stack.supervisor import Child
 
 STRIKES_WITHIN = 40.0
-"""Seconds a fault that waits for a certain request is given to meet one."""
+"""Seconds until a fault has met its request, and until a killed server has ended."""
 
 Strike = Callable[[World, random.Random], Coroutine[None, None, None]]
-"""Does it; returns when it has happened. The random numbers choose whom."""
+"""Does it; returns when it is under way. The random numbers choose whom."""
 
 
 class MissedError(Exception):
@@ -93,7 +93,7 @@ def lose_reply(script: str) -> Strike:
 
 
 def lose_request(script: str) -> Strike:
-    """Lose the request: its caller has done what comes before it, and ends."""
+    """Lose the request: the script does not run, after all that its caller did before had its effect."""
 
     async def strike(world: World, _: random.Random) -> None:
         await _meets(world, Fault("lose request", _digest(script), 1))
@@ -106,7 +106,7 @@ def while_recovering(fault: Strike) -> Strike:
 
     async def strike(world: World, rng: random.Random) -> None:
         met = asyncio.create_task(fault(world, rng))
-        await asyncio.sleep(0)  # armed
+        await asyncio.sleep(0)  # runs it up to its first wait: it is armed
         await kill_redis(world, rng)
         await met
 
@@ -162,7 +162,7 @@ async def _meets(world: World, fault: Fault) -> None:
 
 
 async def _ended(child: Child) -> None:
-    """Kill, and wait until the next one runs: it is another process then."""
+    """Kill, and wait until it has ended; its supervisor starts the next one."""
     ended = len(child.exits)
     child.kill()
     async with asyncio.timeout(STRIKES_WITHIN):

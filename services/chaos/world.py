@@ -27,9 +27,10 @@ class World:
     apis: tuple[str, ...]
     """Addresses of the HTTP doors."""
     processes: Mapping[str, Child]
+    """By name, such as api-1."""
     redis: tuple[Child, ...]
     proxies: tuple[FaultProxy, ...]
-    """Between all processes and each of these; the nodes of a cluster send clients there."""
+    """One in front of each of `redis`, between it and all processes; the nodes of a cluster send clients there."""
     broker: Broker
 
     def of(self, kind: str) -> Sequence[Child]:
@@ -48,6 +49,7 @@ async def world(directory: Path, *, cluster: bool) -> AsyncIterator[World]:
 
     @asynccontextmanager
     async def front(port: int) -> AsyncIterator[int]:
+        """Put a proxy in front of the server at `port`; give the proxy's."""
         async with fault_proxy(LOOPBACK, port) as proxy:
             proxies.append(proxy)
             yield proxy.port
@@ -55,12 +57,12 @@ async def world(directory: Path, *, cluster: bool) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         if cluster:
             nodes = redis_cluster(directory / "redis", restart=True, front=front)
-            children = tuple(node.process for node in (await stack.enter_async_context(nodes)).nodes)
+            servers = tuple(node.process for node in (await stack.enter_async_context(nodes)).nodes)
         else:
             port = free_port()
             await stack.enter_async_context(front(port))
             server = redis_server(directory / "redis", port, restart=True)
-            children = ((await stack.enter_async_context(server)).process,)
+            servers = ((await stack.enter_async_context(server)).process,)
         settings = Settings(
             broker="apache",
             redis_url=f"redis://{proxies[0].address}/0",
@@ -77,7 +79,7 @@ async def world(directory: Path, *, cluster: bool) -> AsyncIterator[World]:
             settings=settings.model_copy(update=started),
             apis=tuple(address.url for name, address in up.addresses.items() if name.startswith("api")),
             processes=up.children,
-            redis=children,
+            redis=servers,
             proxies=tuple(proxies),
             broker=up.broker,
         )

@@ -69,7 +69,7 @@ def opened():
     async def open_all(client, keys, epochs=None):
         gates = Gates(client, keys)
         await gates.open(await gates.close("recovery"), epochs or [[0]] * keys.partitions)
-        return await gates.standing()
+        return await gates.all_open()
 
     return open_all
 

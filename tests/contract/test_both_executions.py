@@ -1,5 +1,6 @@
-"""Python and Lua, driven with the same events in any order: every outcome, feature and tile is equal, bit for bit.
+"""Features are computed twice: in Python (`tiles.py`, for training) and in Lua (`lua/tiles.lua`, for serving).
 
+Driven with the same events, in any order, both give the same outcome, feature and tile at every step, bit for bit.
 What a test of single cases cannot have in all combinations: repetitions, late and out-of-order events, labels before
 and after their transactions and their delays, decisions made on a card that moved, an updater that lags by any part of
 the log, month ends, leap days, and one card and merchant that get most of it.
@@ -30,7 +31,7 @@ TURNS = [
 ]
 """Half a minute before a month ends, or a leap day begins or ends."""
 LATEST_KEPT = [tile.kept * tile.seconds for tile in Tile]
-"""An event so late falls into the oldest tile that is kept."""
+"""So late, in seconds, is what falls into the oldest tile that is kept, of each kind."""
 
 cards = st.sampled_from((*CARDS[:1] * 4, *CARDS))
 merchants = st.sampled_from((*MERCHANTS[:1] * 3, *MERCHANTS))
@@ -38,9 +39,12 @@ amounts = st.one_of(st.integers(0, 10_000), st.integers(0, MAX_AMOUNT))
 pauses = st.sampled_from([0, 1, 59, MINUTES, HOURS, 90 * MINUTES, 36 * HOURS, DAYS - 1, 8 * DAYS, 37 * DAYS, 45 * DAYS])
 delays = st.sampled_from([0, 0, 0, 0, 2 * MINUTES, 90 * MINUTES, 2 * HOURS, 3 * DAYS, 60 * DAYS, *LATEST_KEPT])
 
+places = st.integers(0, len(CARDS) - 1)
+"""Which of the partitions that have events."""
+
 
 class BothExecutions(RuleBasedStateMachine):
-    """A memory store and a Redis store, and the log that their events make."""
+    """A memory store and a Redis store, and the log that their events make. Rules also call each other."""
 
     new, decided, read = Bundle("new"), Bundle("decided"), Bundle("read")
 
@@ -82,6 +86,7 @@ class BothExecutions(RuleBasedStateMachine):
 
     @rule(target=read, t=st.one_of(new, decided))
     def read_state(self, t):
+        """The transaction, and what each store says of it: what `commit` takes."""
         python, lua = self.do(self.python.read(t)), self.do(self.lua.read(t))
         if isinstance(python, Decided):
             assert lua == python
@@ -116,19 +121,19 @@ class BothExecutions(RuleBasedStateMachine):
         seen = [self.read_state(t) for t in (*transactions, transactions[0])]
         return multiple(*[self.commit(each, force=False) for each in seen])
 
-    @rule(partition=st.integers(0, 1), most=st.integers(1, 5))
-    def updater_goes_on(self, partition, most):
+    @rule(which=places, most=st.integers(1, 5))
+    def updater_goes_on(self, which, most):
         """For one of the partitions in which it lags, if there is any."""
         behind = sorted(place for place, log in self.log.items() if self.applied[place] < len(log))
         if behind:
-            place = behind[partition % len(behind)]
+            place = behind[which % len(behind)]
             self.count(place, self.log[place][self.applied[place] :][:most])
 
-    @rule(partition=st.integers(0, 1), overlap=st.integers(1, 5))
-    def updater_does_it_again(self, partition, overlap):
+    @rule(which=places, overlap=st.integers(1, 5))
+    def updater_does_it_again(self, which, overlap):
         """As after a kill: a batch of which some was counted before."""
         if self.log:
-            place = sorted(self.log)[partition % len(self.log)]
+            place = sorted(self.log)[which % len(self.log)]
             self.count(place, self.log[place][max(0, self.applied[place] - overlap) :][: overlap + 1])
 
     @rule(of=st.one_of(new, decided), is_fraud=st.booleans())
@@ -166,7 +171,7 @@ class BothExecutions(RuleBasedStateMachine):
             return LabelConflictError
 
     def assert_same_state(self, t, python, lua):
-        """What is pending is left out: in memory nothing ever is."""
+        """All but what is pending, which the memory store does not keep."""
         assert lua.aggregates == python.aggregates
         assert lua.held == python.held
         assert feature_vector(t, lua.aggregates).tobytes() == feature_vector(t, python.aggregates).tobytes()

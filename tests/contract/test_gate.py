@@ -115,7 +115,7 @@ async def test_nothing_is_written_where_the_gate_is_not_open(operation, closing,
     with pytest.raises(ClosedError):
         await operation(client, standing)
     with pytest.raises(ClosedError):
-        await Gates(client, KEYS).standing()
+        await Gates(client, KEYS).all_open()
     assert await contents(client) == before
 
 
@@ -216,7 +216,7 @@ async def test_open_gates_know_the_epochs_of_their_partitions_oldest_first(serve
     gates = Gates(client, KEYS)
     epochs = [[0], [11, 2], {30}, [9, 10, 100]]
     await gates.open(await gates.close("token"), epochs)
-    standing = await gates.standing()
+    standing = await gates.all_open()
     assert [gate.epochs for gate in standing] == [(0,), (2, 11), (30,), (9, 10, 100)]
     assert [gate.epoch for gate in standing] == [0, 11, 30, 100]
     async with Redis.from_url(server.holder(KEYS.gate(1))) as holder:
@@ -238,7 +238,7 @@ async def test_they_stand_only_if_all_are_open_and_those_that_are_not_are_named(
     await client.delete(KEYS.gate(1))
     await client.set(KEYS.gate(3), f"0@{ANOTHER_RUN}")
     with pytest.raises(ClosedError, match=r"partitions 1, 3$"):
-        await Gates(client, KEYS).standing()
+        await Gates(client, KEYS).all_open()
 
 
 async def test_a_recovery_cannot_open_what_another_one_has_closed_since(client):
@@ -248,14 +248,14 @@ async def test_a_recovery_cannot_open_what_another_one_has_closed_since(client):
     with pytest.raises(ClosedError):
         await gates.open(first, [[1]] * 4)
     with pytest.raises(ClosedError):
-        await gates.standing()
+        await gates.all_open()
     await gates.open(second, [[2]] * 4)
-    assert {gate.epoch for gate in await gates.standing()} == {2}
+    assert {gate.epoch for gate in await gates.all_open()} == {2}
     with pytest.raises(ClosedError):
         await gates.open(first, [[1]] * 4)
     with pytest.raises(ClosedError):
         await gates.open(second, [[3]] * 4)  # once
-    assert {gate.epoch for gate in await gates.standing()} == {2}
+    assert {gate.epoch for gate in await gates.all_open()} == {2}
 
 
 async def test_a_recovery_cannot_open_on_a_server_that_was_started_again_or_flushed_under_it(client):
@@ -278,7 +278,7 @@ async def test_who_holds_the_gates_of_before_a_recovery_is_refused_behind_it(ope
     with pytest.raises(ClosedError):
         await operation(client, standing)
     assert await contents(client) == before
-    assert [entry.sequence for entry in await read_outbox(client, await Gates(client, KEYS).standing())] == [1]
+    assert [entry.sequence for entry in await read_outbox(client, await Gates(client, KEYS).all_open())] == [1]
 
 
 async def test_a_commit_that_was_read_for_before_a_recovery_is_written_behind_it_if_the_card_is_as_it_was(

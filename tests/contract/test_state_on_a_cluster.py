@@ -97,7 +97,7 @@ async def test_a_node_that_was_started_again_closes_its_own_partitions(cluster, 
     await eventually(lambda: node.pid != killed)
     await eventually(cluster.is_whole, seconds=60)
     with pytest.raises(ClosedError, match=f"partitions {', '.join(map(str, closed))}$"):
-        await Gates(client, KEYS).standing()
+        await Gates(client, KEYS).all_open()
     for partition in range(12):
         if partition in closed:
             with pytest.raises(ClosedError):

@@ -96,7 +96,7 @@ class Place:
 
     async def publish(self):
         """Publish what the outboxes hold, as a relay of the epoch that stands."""
-        gates = await self.gates.standing()
+        gates = await self.gates.all_open()
         outbox = Outbox(self.client, KEYS, gates)
         for partition, gate in enumerate(gates):
             while entries := await outbox.read(partition, MOST_RECORDS):
@@ -145,7 +145,7 @@ class Place:
         assert len(decided) == len(set(decided))
 
     async def epochs(self):
-        return [gate.epochs for gate in await self.gates.standing()]
+        return [gate.epochs for gate in await self.gates.all_open()]
 
     async def ends(self):
         return await self.reader.end_offsets(TOPICS)
@@ -153,7 +153,7 @@ class Place:
     async def flush(self):
         await self.client.flushdb()
         with pytest.raises(ClosedError):
-            await self.gates.standing()
+            await self.gates.all_open()
 
     async def dump(self):
         """All that Redis holds now."""
@@ -193,7 +193,7 @@ async def place(clean_redis):
 
 async def test_with_no_log_and_no_state_it_opens_the_gates_in_the_epoch_of_its_first_records(place):
     with pytest.raises(ClosedError):
-        await place.gates.standing()
+        await place.gates.all_open()
     await place.recover()
     assert await place.epochs() == [(0,)] * PARTITIONS
     assert [end for partition, end in (await place.ends()).items() if partition.topic == DECISIONS] == [1] * PARTITIONS
@@ -301,7 +301,7 @@ async def test_the_updater_goes_on_at_the_end_and_knows_the_epoch_there(place):
     await place.recover()
     await place.feed(30)
     await place.recover()
-    gates, ends = await place.gates.standing(), await place.ends()
+    gates, ends = await place.gates.all_open(), await place.ends()
     progress = Progress(place.client, KEYS, gates)
     async with open_reader(place.settings) as consumer:
         consumer.assign(TOPICS)
@@ -395,7 +395,7 @@ async def test_one_before_whose_record_an_overtaken_ones_is_written_fails_as_tha
             await run(await place.begin(), Held(place.producer, let_go))
     assert written.is_set()
     with pytest.raises(ClosedError):
-        await place.gates.standing()
+        await place.gates.all_open()
     await place.recover()
     await place.assert_counts(20)
     await place.recover()
@@ -424,7 +424,7 @@ async def test_a_log_that_was_replaced_by_an_empty_one_is_begun_anew_and_what_is
         assert new.state() == before
         transactions = await new.feed(20)
         await new.recover()
-        log, ends, gates = await new.log(), await new.ends(), await new.gates.standing()
+        log, ends, gates = await new.log(), await new.ends(), await new.gates.all_open()
         assert [len(epochs) for epochs in await new.epochs()] == [2] * PARTITIONS
         assert {record.transaction for record in log} == set(transactions)
         assert {label.transaction_id for _, label in log.labels.values()} == {

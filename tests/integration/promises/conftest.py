@@ -129,7 +129,7 @@ class Crowd:
             open_reader(self.settings) as reader,
             open_redis(self.settings, patience=PATIENCE) as client,
         ):
-            gates = await Gates(client, self.keys).standing()
+            gates = await Gates(client, self.keys).all_open()
             outbox, pending = Outbox(client, self.keys, gates), Pending(client, self.keys)
             progress = Progress(client, self.keys, gates)
 

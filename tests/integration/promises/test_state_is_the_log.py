@@ -303,7 +303,7 @@ async def until_open(place):
     async with asyncio.timeout(PATIENCE), open_redis(place.settings, patience=PATIENCE) as client:
         while True:
             with suppress(ClosedError):
-                return await Gates(client, place.keys).standing()
+                return await Gates(client, place.keys).all_open()
             await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -399,7 +399,7 @@ class Zombie:
     async def read(cls, place):
         self = cls()
         async with open_redis(place.settings, patience=PATIENCE) as client:
-            self.gates = await Gates(client, place.keys).standing()
+            self.gates = await Gates(client, place.keys).all_open()
             outbox = Outbox(client, place.keys, self.gates)
             self.entries = [await outbox.read(partition, MOST_RECORDS) for partition in range(place.keys.partitions)]
         return self
@@ -515,7 +515,7 @@ class Steps:
             )
 
     async def publish(self):
-        gates, partition = await Gates(self._client, self.keys).standing(), self.keys.partition("c")
+        gates, partition = await Gates(self._client, self.keys).all_open(), self.keys.partition("c")
         outbox = Outbox(self._client, self.keys, gates)
         while entries := await outbox.read(partition, MOST_RECORDS):
             sent = await publish(self._producer, gates[partition].epoch, partition, entries)
