@@ -151,8 +151,7 @@ class Place:
             apis=(self.api,),
             processes=up.children,
             redis=(),
-            redis_url=redis.url,
-            proxy=None,
+            proxies=(),
             broker=up.broker,
         )
         self.traffic = Traffic((self.api,), None, None, random.Random(5))
