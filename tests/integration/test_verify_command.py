@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from contextlib import asynccontextmanager, closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
@@ -64,6 +64,8 @@ async def test_every_decision_of_the_running_stack_is_verified(stack, api, body,
 
     await eventually(verified, 60)
     found = json.loads(report.read_text())
+    assert date.fromisoformat(found.pop("date")) <= datetime.now(UTC).date()
+    assert found.pop("machine")["redis"]
     assert found.pop("decisions") == found.pop("verified")
     assert found == {"features_only": 0, "other_features": 0, "differences": [], "missing": []}
 
