@@ -38,6 +38,11 @@ class Gate:
         return self.epochs[-1]
 
 
+def is_open(text: bytes | None) -> bool:
+    """Whether a gate's text is of an open one. Whether its server was started again since, only a script can tell."""
+    return text is not None and b"!" not in text
+
+
 class Gates:
     """The gates of all partitions. They open and close together: an event touches two of them."""
 

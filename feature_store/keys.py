@@ -3,6 +3,7 @@
 A card's Kafka partition and its Redis slot come from the same number, so that all keys a decision touches share a slot.
 """
 
+import functools
 from dataclasses import dataclass
 
 from aiokafka.partitioner import murmur2
@@ -11,9 +12,9 @@ from feature_store.definitions import Entity
 from feature_store.transaction import Event
 
 
-def owner(entity: Entity, event: Event) -> str:
-    """Give the identifier of the event's card or merchant."""
-    return event.card_id if entity is Entity.CARD else event.merchant_id
+@functools.lru_cache(maxsize=1 << 16)
+def _hash(identifier: str) -> int:
+    return int(murmur2(identifier.encode()) & 0x7FFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +25,19 @@ class Keys:
 
     def partition(self, identifier: str) -> int:
         """Give the partition that Kafka's own partitioner gives the key `identifier`."""
-        return int(murmur2(identifier.encode()) & 0x7FFFFFFF) % self.partitions
+        return _hash(identifier) % self.partitions
 
-    def history(self, entity: Entity, event: Event) -> str:
-        """Hash: tiles and newest event of the event's card or merchant.
-
-        A card's also holds its version, a merchant's the last sequence counted of each partition of the log, and both
-        the offset of the last label.
-        """
-        return self.history_of(entity, owner(entity, event))
-
-    def history_of(self, entity: Entity, name: str) -> str:
-        """Give the same by the name of the card or merchant."""
-        return f"{{{self.partition(name)}}}{entity}:{name}"
+    def history(self, entity: Entity, value: str) -> str:
+        """String: the history of the card, merchant or other entity of that value, see `codec.py`."""
+        return f"{{{self.partition(value)}}}{entity.name}:{value}"
 
     def decided(self, card_id: str, transaction_id: str) -> str:
         """String: the decision stored under its transaction's id."""
         return f"{{{self.partition(card_id)}}}decided:{card_id}/{transaction_id}"
 
-    def label(self, entity: Entity, event: Event) -> str:
+    def label(self, entity: Entity, value: str, event: Event) -> str:
         """String: the label applied to this entity for that transaction."""
-        name = owner(entity, event)
-        return f"{{{self.partition(name)}}}label:{entity}:{name}/{event.card_id}/{event.transaction_id}"
+        return f"{{{self.partition(value)}}}label:{entity.name}:{value}/{event.card_id}/{event.transaction_id}"
 
     def sequence(self, partition: int) -> str:
         """Integer: the last sequence number given in this partition."""
@@ -56,8 +48,12 @@ class Keys:
         return f"{{{partition}}}outbox"
 
     def pending(self, partition: int) -> str:
-        """Sorted set: sequences that merchant state does not have yet, by their event's second."""
+        """Sorted set: sequences that the updater has not counted yet, by their event's second."""
         return f"{{{partition}}}pending"
+
+    def pending_since(self, partition: int) -> str:
+        """Integer: the least second in `pending`; absent while nothing is pending."""
+        return f"{{{partition}}}pending_since"
 
     def gate(self, partition: int) -> str:
         """String: whether this partition may be written, see `gate.py`."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feature_store.definitions import LAYOUT
+from feature_store.feature_set import FeatureSet
 from feature_store.redis_client import Client
 
 KEY = "layout"
@@ -12,13 +12,13 @@ class LayoutError(RuntimeError):
     """The state in Redis was counted for other features or another number of partitions."""
 
 
-async def claim_layout(client: Client, partitions: int) -> None:
+async def claim_layout(client: Client, features: FeatureSet, partitions: int) -> None:
     """Mark empty state as ours, or make sure that it is.
 
     Raises:
         LayoutError: it is not. Going on would give features that no training has seen.
     """
-    ours = _ours(partitions)
+    ours = _ours(features, partitions)
     await client.set(KEY, ours, nx=True)
     found: Any = await client.get(KEY)
     if found.decode() != ours:
@@ -29,10 +29,10 @@ async def claim_layout(client: Client, partitions: int) -> None:
         )
 
 
-async def give_layout(client: Client, partitions: int) -> None:
+async def give_layout(client: Client, features: FeatureSet, partitions: int) -> None:
     """Mark state as ours, whatever it was: it is made anew."""
-    await client.set(KEY, _ours(partitions))
+    await client.set(KEY, _ours(features, partitions))
 
 
-def _ours(partitions: int) -> str:
-    return f"{LAYOUT}/{partitions}"
+def _ours(features: FeatureSet, partitions: int) -> str:
+    return f"{features.layout.hex()}/{partitions}"

@@ -1,90 +1,82 @@
-"""The store in memory: what the Redis scripts are held against."""
+"""State without a server: what Redis and its scripts do, in a dictionary, under the same store and writer."""
 
-import math
-from collections import defaultdict
+import re
 from collections.abc import Sequence
+from typing import Any
 
-import msgspec
+from feature_store.codec import HEAD, stamp
+from feature_store.decision_store import RedisDecisionStore
+from feature_store.entity_writer import LoggedDecision, LoggedLabel, RedisEntityWriter
+from feature_store.feature_set import FeatureSet
+from feature_store.features import SHIPPED
+from feature_store.gate import Gate
+from feature_store.keys import Keys
+from feature_store.round_trips import RoundTrips
+from feature_store.scripts import Argument, Script, load
 
-from feature_store.decision_store import Committed, Decided, Moved, Seen, Write
-from feature_store.definitions import Entity, Measure
-from feature_store.entity_state import LabelConflictError, Place, Position, said
-from feature_store.formulas import Aggregates, counted_at_merchant
-from feature_store.held import Held, Offsets
-from feature_store.histories import Histories
-from feature_store.keys import Keys, owner
-from feature_store.transaction import Label, Transaction
+GATE = Gate("0@memory")
 
 
-class MemoryStore:
-    """A `DecisionStore` and an `EntityState` in one, in plain Python, with its log: (partition, sequence, record)."""
+class _Dictionary(RoundTrips):
+    """Gets keys, and runs the two scripts that write state, one at a time."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self.histories = Histories()
+        self.on_cluster = False
+        self.values: dict[str, bytes] = {keys.gate(p): GATE.text.encode() for p in range(keys.partitions)}
         self.log: list[tuple[int, int, bytes]] = []
-        self._versions: defaultdict[str, int] = defaultdict(int)
-        self._stored: dict[tuple[str, str], bytes] = {}
-        self._sequences: defaultdict[int, int] = defaultdict(int)
-        self._counted: defaultdict[str, Offsets] = defaultdict(dict)
-        self._labels: dict[tuple[str, str], str] = {}
-        self._labelled: defaultdict[tuple[Entity, str], Offsets] = defaultdict(dict)
+        self._scripts = {load("commit").digest: self._commit, load("write").digest: self._write}
 
-    async def read(self, transaction: Transaction) -> Seen | Decided:
-        """See `DecisionStore.read`."""
-        stored = await self.decided(transaction.card_id, transaction.transaction_id)
-        if stored is not None:
-            return Decided(stored)
-        held = Held(
-            card_decisions=self._versions[transaction.card_id],
-            card_labels=dict(self._labelled[Entity.CARD, transaction.card_id]),
-            merchant_decisions=dict(self._counted[transaction.merchant_id]),
-            merchant_labels=dict(self._labelled[Entity.MERCHANT, transaction.merchant_id]),
-        )
-        return Seen(self.histories.read(transaction), held, math.inf)
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [self.values.get(key) for key in keys]
 
-    async def commit(
-        self, transaction: Transaction, seen: Seen, write: Write, *, force: bool = False
-    ) -> Committed | Decided | Moved:
-        """See `DecisionStore.commit`."""
-        now = await self.read(transaction)
-        if isinstance(now, Decided):
-            return now
-        if now.version != seen.version and not force:
-            card = {name: getattr(now.held, name) for name in ("card_decisions", "card_labels")}
-            aggregates = Aggregates(now.aggregates.card, seen.aggregates.merchant)
-            return Moved(Seen(aggregates, msgspec.structs.replace(seen.held, **card), seen.pending_since))
-        self.histories.add(Entity.CARD, transaction, dict(write.counted))
-        self._versions[transaction.card_id] += 1
-        self._stored[transaction.card_id, transaction.transaction_id] = write.stored
-        partition = self._keys.partition(transaction.card_id)
-        self._sequences[partition] += 1
-        self.log.append((partition, self._sequences[partition], write.record))
-        return Committed(partition, self._sequences[partition])
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        return self._scripts[script.digest](keys, [a if isinstance(a, bytes) else str(a).encode() for a in arguments])
 
-    async def decided(self, card_id: str, transaction_id: str) -> bytes | None:
-        """See `DecisionStore.decided`."""
-        return self._stored.get((card_id, transaction_id))
+    def _moved(self, key: str, expected: bytes) -> bool:
+        return self.values.get(key, b"")[:HEAD] != expected
 
-    async def count(self, partition: int, decisions: Sequence[Position]) -> int:
-        """See `EntityState.count`."""
-        new = 0
-        for sequence, t in decisions:
-            if sequence > self._counted[t.merchant_id].get(partition, 0):
-                self._counted[t.merchant_id][partition] = sequence
-                self.histories.add(Entity.MERCHANT, t, counted_at_merchant(t))
-                new += 1
-        return new
+    def _commit(self, keys: Sequence[str], arguments: Sequence[bytes]) -> list[Any]:
+        _, card, decided, sequence_key, outbox, *_ = keys
+        _, expected, raw, _, stored, _, record, _ = arguments
+        if decided in self.values:
+            return [b"decided", self.values[decided]]
+        if self._moved(card, expected):
+            return [b"moved", self.values.get(card)]
+        sequence = int(self.values.get(sequence_key, 0)) + 1
+        self.values |= {sequence_key: b"%d" % sequence, card: raw + stamp(sequence), decided: stored}
+        self.log.append((int(re.sub(r"\D", "", outbox)), sequence, record))
+        return [b"committed", sequence]
 
-    async def label(self, label: Label, place: Place) -> bool:
-        """See `EntityState.label`."""
-        identity = (label.card_id, label.transaction_id)
-        if identity in self._labels:
-            if self._labels[identity] != said(label):
-                raise LabelConflictError(f"another label stands for transaction {label.transaction_id}")
-            return False
-        self._labels[identity] = said(label)
-        for entity in Entity:
-            self.histories.add(entity, label, {Measure.FRAUDS: int(label.is_fraud)})
-            self._labelled[entity, owner(entity, label)][place[0]] = place[1]
-        return True
+    def _write(self, keys: Sequence[str], arguments: Sequence[bytes]) -> list[int]:
+        written, names, rest = [], list(keys[1:]), list(arguments[1:])
+        while names:
+            expected, raw, _, beside = rest[:4]
+            ours, names = names[: int(beside) + 1], names[int(beside) + 1 :]
+            values, rest = [raw, *rest[4 : 4 + 2 * int(beside) : 2]], rest[4 + 2 * int(beside) :]
+            moved = self._moved(ours[0], expected)
+            if not moved:
+                self.values |= dict(zip(ours, values, strict=True))
+            written.append(int(not moved))
+        return written
+
+
+class MemoryStore(RedisDecisionStore):
+    """A `DecisionStore` and an `EntityWriter` in one, with its log: (partition, sequence, record)."""
+
+    def __init__(self, keys: Keys, features: FeatureSet = SHIPPED) -> None:
+        self.state = _Dictionary(keys)
+        self.writer = RedisEntityWriter(self.state, keys, features, [GATE] * keys.partitions)
+        super().__init__(self.state, keys, features, keep_seconds=1)
+
+    @property
+    def log(self) -> list[tuple[int, int, bytes]]:
+        """What the outbox was given, in order."""
+        return self.state.log
+
+    async def count(self, decisions: Sequence[LoggedDecision]) -> int:
+        """See `EntityWriter.count`."""
+        return await self.writer.count(decisions)
+
+    async def label(self, labels: Sequence[LoggedLabel]) -> list[bool | None]:
+        """See `EntityWriter.label`."""
+        return await self.writer.label(labels)

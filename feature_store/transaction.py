@@ -11,9 +11,10 @@ import msgspec
 
 from feature_store.card_number import contains_card_number
 from feature_store.currency import EXPONENT
+from feature_store.rates import RATES, cents
 
 MAX_AMOUNT = 10**10
-"""Largest amount in minor units. Window sums stay exact (below 2**53) for 900,000 such transactions."""
+"""Largest amount in minor units."""
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far ahead of our clock an event may be. A later one would push the card's real history out of its windows."""
@@ -61,6 +62,11 @@ class Transaction(Event, frozen=True, kw_only=True, omit_defaults=True):
     mcc: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}(?!\n)$")] | None = None
     device_id: Token | None = None
 
+    @property
+    def cents(self) -> int:
+        """The amount in euro cents at the reference rate: what features count and compare."""
+        return cents(self.amount, self.currency)
+
 
 class Label(Event, frozen=True, kw_only=True):
     """What became known of a transaction: a chargeback says fraud. `event_time` is the transaction's own."""
@@ -79,8 +85,14 @@ class _SubmittedLabel(Label, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 _AnyEvent = TypeVar("_AnyEvent", bound=Event)
 
 
-def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime) -> _AnyEvent:
+def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime, oldest: datetime = EARLIEST) -> _AnyEvent:
     """Read `raw` JSON as a `kind`, its time in UTC.
+
+    Args:
+        kind: `Transaction` or `Label`.
+        raw: the JSON.
+        now: the clock.
+        oldest: what happened before is refused.
 
     Raises:
         InvalidError: the JSON is malformed, a field breaks its rule, or something looks like a card number.
@@ -97,8 +109,10 @@ def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime) -> _AnyEvent:
             raise InvalidError(name, "looks like a card number; send a token that stands for the card")
     if isinstance(event, Transaction) and event.currency not in EXPONENT:
         raise InvalidError("currency", "is not an ISO 4217 currency code")
-    if event.event_time < EARLIEST:
-        raise InvalidError("event_time", f"is before {EARLIEST.date()}")
+    if isinstance(event, Transaction) and event.currency not in RATES:
+        raise InvalidError("currency", "has no reference rate (feature_store/rates.py)")
+    if event.event_time < oldest:
+        raise InvalidError("event_time", f"is before {oldest.isoformat(timespec='seconds')}, the oldest accepted here")
     if event.event_time > now + CLOCK_TOLERANCE:
         raise InvalidError("event_time", f"is more than {CLOCK_TOLERANCE} ahead of the clock")
     return kind(**msgspec.structs.asdict(event) | {"event_time": event.event_time.astimezone(UTC)})

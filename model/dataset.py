@@ -4,10 +4,11 @@ There is no second definition of a feature to drift away from the first: what th
 system would have computed at that moment, with the labels that had arrived by then.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
-from feature_store import formulas
-from feature_store.definitions import FEATURES, LABEL_DELAY, MERCHANT_DELAY, Entity, Measure
-from feature_store.histories import Histories
+from feature_store.definitions import Measure
+from feature_store.feature_set import FeatureSet, FeatureVector
+from feature_store.features import LABEL_DELAY, MERCHANT_DELAY, SHIPPED
+from feature_store.history import History
 from feature_store.tables import Row
 from feature_store.transaction import Transaction
 
@@ -40,7 +42,7 @@ class Dataset:
     """One line for each transaction, in order of event time."""
 
     features: npt.NDArray[np.float32]
-    """Shape (n, len(FEATURES))."""
+    """Shape (n, features)."""
     is_fraud: npt.NDArray[np.bool_]
     """Shape (n,), as the next two. What turned out later; unknown counts as genuine."""
     second: npt.NDArray[np.int64]
@@ -59,18 +61,22 @@ class Dataset:
         return Dataset(self.features[part], self.is_fraud[part], self.second[part], self.card[part])
 
 
-def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY) -> Dataset:
+def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY, features: FeatureSet = SHIPPED) -> Dataset:
     """Replay `rows` and keep the features of each transaction as of its own time.
 
     Args:
         rows: In order of event time.
         label_delay: How long after its transaction a chargeback arrives and is counted.
+        features: What to compute.
     """
     n = len(rows)
     data = Dataset(
-        np.empty((n, len(FEATURES)), np.float32), np.empty(n, np.bool_), np.empty(n, np.int64), np.empty(n, np.int64)
+        np.empty((n, len(features.names)), np.float32),
+        np.empty(n, np.bool_),
+        np.empty(n, np.int64),
+        np.empty(n, np.int64),
     )
-    replay = Replay(int(label_delay.total_seconds()))
+    replay = Replay(int(label_delay.total_seconds()), features)
     cards: dict[str, int] = {}
     console = Console(stderr=True)
     for at, row in enumerate(track(rows, "computing features", total=n, console=console, transient=True)):
@@ -84,27 +90,42 @@ def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY) -> Dataset:
 class Replay:
     """The online system, sped up: histories, and the chargebacks that are on their way."""
 
-    def __init__(self, label_delay: int) -> None:
+    def __init__(self, label_delay: int, features: FeatureSet = SHIPPED) -> None:
         self._label_delay = label_delay
-        self._histories = Histories()
+        self._features = features
+        self._histories: list[defaultdict[str | None, History]] = [
+            defaultdict(partial(History, features.plans[entity])) for entity in features.entities
+        ]
+        self._nothing = [History(features.plans[entity]) for entity in features.entities]
+        self._committed = features.entities.index(features.committed)
         self._on_their_way: deque[Transaction] = deque()
 
-    def decide(self, row: Row) -> formulas.FeatureVector:
-        """Compute the features of a transaction, then count it for its card and its merchant.
+    def decide(self, row: Row) -> FeatureVector:
+        """Compute the features of a transaction, then count it for every entity it names.
 
-        The merchant is counted at once, not after a lag as online: the `delay` of its windows hides the difference.
+        What the updater writes online is counted at once here: the `delay` of its windows hides the difference.
         """
         transaction = row.transaction
-        self._receive_labels(transaction.second)
-        read = self._histories.read(transaction)
-        self._histories.add(Entity.CARD, transaction, formulas.counted(transaction, read))
-        self._histories.add(Entity.MERCHANT, transaction, formulas.counted_at_merchant(transaction))
+        second = transaction.second
+        self._receive_labels(second)
+        histories = [
+            by_value[value] if value else nothing
+            for value, by_value, nothing in zip(
+                self._features.keys_of(transaction), self._histories, self._nothing, strict=True
+            )
+        ]
+        reads = [history.read(second) for history in histories]
+        counted = self._features.counted(transaction, reads[self._committed])
+        for history, nothing in zip(histories, self._nothing, strict=True):
+            if history is not nothing:
+                history.count(second, counted)
         if row.is_fraud:
             self._on_their_way.append(transaction)
-        return formulas.feature_vector(transaction, read)
+        return self._features.row(transaction, reads)
 
     def _receive_labels(self, now: int) -> None:
         while self._on_their_way and self._on_their_way[0].second + self._label_delay <= now:
             charged_back = self._on_their_way.popleft()
-            for entity in Entity:
-                self._histories.add(entity, charged_back, {Measure.FRAUDS: 1})
+            for entity, by_value in zip(self._features.entities, self._histories, strict=True):
+                if entity in self._features.labelled:
+                    by_value[getattr(charged_back, entity.key)].add(charged_back.second, {Measure.FRAUDS: 1})

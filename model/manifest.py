@@ -45,7 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """SHA-256 of `model.onnx`, in hexadecimal."""
     features: tuple[str, ...]
     features_version: str
-    """`feature_store.definitions.FINGERPRINT` at training."""
+    """`FeatureSet.fingerprint` at training."""
     training: Training
     metrics: dict[str, float]
     thresholds: Thresholds

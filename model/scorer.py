@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from feature_store.definitions import FEATURES, FINGERPRINT
-from feature_store.formulas import FeatureVector
+from feature_store.feature_set import FeatureSet, FeatureVector
+from feature_store.features import SHIPPED
 from model.manifest import MANIFEST_FILE, MODEL_FILE, Manifest
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Scorer:
         return self.manifest.model_digest[:12]
 
     def score(self, row: FeatureVector) -> float:
-        """Give the probability of fraud for one row of shape (len(FEATURES),), float32, NaN where not known."""
+        """Give the probability of fraud for one row of shape (features,), float32, NaN where not known."""
         return self._score(row)
 
 
-def load_scorer(directory: Path) -> Scorer:
-    """Load `model.onnx` and `manifest.json` and score once.
+def load_scorer(directory: Path, features: FeatureSet = SHIPPED) -> Scorer:
+    """Load `model.onnx` and `manifest.json` of a model of these features, and score once.
 
     Raises:
         ModelRefusedError: a file is missing or corrupt, or the model is made for other features than the running ones.
@@ -55,17 +55,18 @@ def load_scorer(directory: Path) -> Scorer:
     digest = hashlib.sha256(model).hexdigest()
     if digest != manifest.model_digest:
         raise ModelRefusedError(f"{MODEL_FILE} is not the file its manifest names: its SHA-256 is {digest}")
-    if manifest.features_version != FINGERPRINT:
+    if manifest.features_version != features.fingerprint:
         raise ModelRefusedError(
-            f"the model was trained on features {manifest.features_version}, {FINGERPRINT} are running: train again"
+            f"the model was trained on features {manifest.features_version}, {features.fingerprint} are running:"
+            " train again"
         )
     try:
         session = open_session(model)
     except Exception as error:  # its errors share no other base
         raise ModelRefusedError(f"onnxruntime cannot load {MODEL_FILE}: {error}") from error
-    _check_shape(session)
+    _check_shape(session, len(features.names))
     scorer = Scorer(session, manifest)
-    _warm_up(scorer)
+    _warm_up(scorer, len(features.names))
     return scorer
 
 
@@ -106,16 +107,16 @@ def _read(path: Path) -> bytes:
         raise ModelRefusedError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _check_shape(session: "onnxruntime.InferenceSession") -> None:
+def _check_shape(session: "onnxruntime.InferenceSession", columns: int) -> None:
     """Compare names, type and width of the graph's input and output with what `single_row` sends and takes."""
     found = [(place.name, place.type, place.shape[-1]) for place in (*session.get_inputs(), *session.get_outputs())]
-    wanted = [(INPUT, "tensor(float)", len(FEATURES)), (OUTPUT, "tensor(float)", 1)]
+    wanted = [(INPUT, "tensor(float)", columns), (OUTPUT, "tensor(float)", 1)]
     if found != wanted:
         raise ModelRefusedError(f"{MODEL_FILE} takes and gives {found}, not {wanted}")
 
 
-def _warm_up(scorer: Scorer) -> None:
+def _warm_up(scorer: Scorer, columns: int) -> None:
     """Score a row of which nothing is known: the first call is slow, and a broken graph shows."""
-    score = scorer.score(np.full(len(FEATURES), np.nan, np.float32))
+    score = scorer.score(np.full(columns, np.nan, np.float32))
     if not 0.0 <= score <= 1.0:  # also refuses NaN
         raise ModelRefusedError(f"{MODEL_FILE} gives {score} where a probability was expected")

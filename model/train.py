@@ -18,7 +18,8 @@ import typer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from feature_store.definitions import DAYS, FINGERPRINT, NAMES
+from feature_store.definitions import DAYS
+from feature_store.features import SHIPPED
 from feature_store.table_options import parse_columns, parse_delay
 from feature_store.tables import read_table
 from model import evaluate, export
@@ -71,8 +72,8 @@ def train(rows: Rows, out: Path, *, source: str, details: dict[str, Any], settin
     thresholds = _thresholds(parts.choose, classifier, settings)
     manifest = Manifest(
         model_digest=export.digest(model),
-        features=NAMES,
-        features_version=FINGERPRINT,
+        features=SHIPPED.names,
+        features_version=SHIPPED.fingerprint,
         training=Training(
             source=source,
             source_details=details,

@@ -49,6 +49,7 @@ def _run(opened: Open) -> None:
     """Run a process until it is told to stop. What the operator must mend is one line and no traceback."""
     from feature_store.layout import LayoutError
     from model.scorer import ModelRefusedError
+    from services.decision.record import RecordVersionError
 
     settings = _settings()
 
@@ -61,7 +62,7 @@ def _run(opened: Open) -> None:
     except ModelRefusedError as error:
         typer.echo(f"error: model refused: {error}", err=True)
         raise typer.Exit(1) from None
-    except LayoutError as error:
+    except (LayoutError, RecordVersionError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

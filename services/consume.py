@@ -1,11 +1,12 @@
-"""The consumer loop of worker and updater: partitions side by side, each in order, offsets only after the effect.
+"""The consumer loop of worker and updater: what was fetched is handed over whole, offsets only after the effect.
 
 An error ends the process; the records come again after the restart, and their effects are idempotent.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
@@ -15,10 +16,18 @@ from services.process import is_over
 
 log = logging.getLogger(__name__)
 
-Handle = Callable[[TopicPartition, Sequence[ConsumerRecord]], Coroutine[None, None, None]]
-"""Gives every record of one partition its effect, in order, before it returns."""
+Batches = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+"""What was fetched: of each partition its next records, in order."""
+Handle = Callable[[Batches], Coroutine[None, None, None]]
+"""Gives every record its effect before it returns."""
 
-MOST_RECORDS = 500
+MOST_RECORDS = 2_000
+WAIT_MILLISECONDS = 200
+"""Longest wait for records before the loop looks whether it is to end."""
+COMMIT_EVERY_SECONDS = 1.0
+"""A broker's work goes by requests. What was not committed comes again after a crash, without effect."""
+IDLE_MILLISECONDS = 20
+"""After so long without a record offsets are committed at once: others wait for them to move."""
 COMMIT_SECONDS = 10.0
 """aiokafka tries a commit for ever; after this long the process ends, and the records come again."""
 
@@ -42,29 +51,40 @@ async def consume(
 
     Raises:
         TimeoutError: the broker did not take the offsets in time.
-        ExceptionGroup: what `handle` raised.
+        Exception: what `handle` raised.
     """
     lags: dict[TopicPartition, int] = {}
+    uncommitted: dict[TopicPartition, int] = {}
+    committed_at = time.monotonic()
     while not is_over(stop):
-        fetched = await consumer.getmany(timeout_ms=200, max_records=MOST_RECORDS)
+        patience = IDLE_MILLISECONDS if uncommitted else WAIT_MILLISECONDS
+        fetched = await consumer.getmany(timeout_ms=patience, max_records=MOST_RECORDS)
         at_its_place = {partition for partition in consumer.assignment() if ready(partition)}
         batches = {partition: records for partition, records in fetched.items() if partition in at_its_place}
-        async with asyncio.TaskGroup() as group:
-            for partition, records in batches.items():
-                group.create_task(handle(partition, records))
-        offsets = {partition: records[-1].offset + 1 for partition, records in batches.items()}
-        await _commit(consumer, offsets)
-        lags = _lags(consumer, lags, offsets)
-        metrics.consumer_lag.clear()
-        for partition, behind in lags.items():
-            metrics.consumer_lag.labels(partition.topic, partition.partition).set(behind)
+        if batches:
+            await handle(batches)
+            offsets = {partition: records[-1].offset + 1 for partition, records in batches.items()}
+            uncommitted |= offsets
+            lags = _lags(consumer, lags, offsets)
+            _show(metrics, lags)
+        if uncommitted and (not batches or time.monotonic() - committed_at > COMMIT_EVERY_SECONDS):
+            await _commit(consumer, uncommitted)
+            uncommitted, committed_at = {}, time.monotonic()
+    await _commit(consumer, uncommitted)
+
+
+def _show(metrics: Metrics, lags: dict[TopicPartition, int]) -> None:
+    metrics.consumer_lag.clear()
+    for partition, behind in lags.items():
+        metrics.consumer_lag.labels(partition.topic, partition.partition).set(behind)
 
 
 async def _commit(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
-    if not offsets:
+    ours = {partition: offset for partition, offset in offsets.items() if partition in consumer.assignment()}
+    if not ours:
         return
     try:
-        await asyncio.wait_for(consumer.commit(offsets), COMMIT_SECONDS)
+        await asyncio.wait_for(consumer.commit(ours), COMMIT_SECONDS)
     except (CommitFailedError, IllegalStateError) as error:
         # A partition moved to another member meanwhile. It gets these records again, which has no effect.
         log.warning("offsets not committed, another member goes on from the last ones: %s", error)

@@ -12,20 +12,27 @@ from services.settings import Settings
 PAUSE_SECONDS = 0.5
 """Between two attempts to reach a broker that is not there yet."""
 
+READER_BYTES = 8 << 20
+"""Of a partition, in one answer to a reader of the whole log."""
+
 
 @contextlib.asynccontextmanager
-async def open_producer(settings: Settings, *, patient: bool = False) -> AsyncIterator[AIOKafkaProducer]:
+async def open_producer(
+    settings: Settings, *, patient: bool = False, most_bytes: int = 1 << 14
+) -> AsyncIterator[AIOKafkaProducer]:
     """Open an idempotent producer: acknowledged by all replicas, in order, no duplicates from its own retries.
 
     Args:
         settings: where the broker is, and the longest wait for it.
         patient: wait for a broker that is not there yet. For a process that can do nothing without it: ending and
             starting again at once would take the processor from the broker that is starting beside it.
+        most_bytes: of one batch.
     """
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,
         enable_idempotence=True,
         acks="all",
+        max_batch_size=most_bytes,
         request_timeout_ms=int(settings.kafka_timeout_seconds * 1_000),
     )
     try:
@@ -59,12 +66,16 @@ async def open_consumer(settings: Settings, group: str, *topics: str) -> AsyncIt
 
 @contextlib.asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a reader without a group: it is told what to read, and leaves no trace. From the beginning if told wrong."""
+    """Open a reader without a group: it is told what to read, and leaves no trace.
+
+    A missing or out-of-range offset starts at the beginning of the partition.
+    """
     reader = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         fetch_max_wait_ms=settings.kafka_fetch_wait_ms,
+        max_partition_fetch_bytes=READER_BYTES,
     )
     try:
         await when_there(reader.start, settings.kafka_timeout_seconds)

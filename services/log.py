@@ -1,15 +1,17 @@
 """The topics as the log that state is a function of: what of it counts is decided here, for all its readers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from feature_store.transaction import Label, parse
 from services.decision.record import Record, decode_record
 
-MOST_RECORDS = 500
+MOST_RECORDS = 5_000
 FOLLOWS = "follows"
 """Header of the record that begins an epoch: the epoch before it."""
 NONE = -1
@@ -62,6 +64,52 @@ class Epochs:
     def beginning(self) -> bytes:
         """Give the header of a record that begins the next epoch."""
         return b"%d" % self.current
+
+
+async def epochs_in_force(reader: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int) -> list[int]:
+    """Find the epoch in force at offset `start` of topic decisions, from what follows; empty if nothing tells.
+
+    A relay stamps its records with its epoch, and the record that begins an epoch names the one it follows. Nobody can
+    name a later epoch than the one in force, so the greatest one named that had begun by `start` is it.
+    """
+    named = NONE
+    async for records in read(reader, partition, start, end):
+        for record in records:
+            epoch = _named_epoch(record)
+            if epoch is not None and epoch < start:
+                named = max(named, epoch)
+    return [] if named == NONE else [named]
+
+
+async def last_decision(reader: AIOKafkaConsumer, partition: TopicPartition, oldest: int, end: int) -> int:
+    """Give an offset of topic decisions from which on there is a decision that counts, as late as is easily found."""
+    start, step = end, MOST_RECORDS
+    while start > oldest:
+        start, step = max(oldest, start - step), 2 * step
+        epochs = Epochs(await epochs_in_force(reader, partition, start, end) if start > oldest else (), start)
+        async for records in read(reader, partition, start, end):
+            for record in records:
+                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    if epochs.decision(record) is not None:
+                        return start
+    return start
+
+
+class _Stamped(msgspec.Struct):
+    epoch: int
+
+
+_stamps = msgspec.json.Decoder(_Stamped)
+
+
+def _named_epoch(record: ConsumerRecord) -> int | None:
+    if not record.value:
+        follows = dict(record.headers).get(FOLLOWS, b"")
+        return int(follows) if follows.isdigit() else None
+    try:
+        return _stamps.decode(record.value).epoch
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def label_of(record: ConsumerRecord) -> Label:

@@ -1,7 +1,7 @@
 """The catalogue of all metrics: what each means, in which process, and what to do about it. There are no others."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -14,11 +14,12 @@ STAGE_BUCKETS = (
 """Seconds. The budget, 0.2, is an edge, so 'within the budget' is an exact count and not an interpolation."""
 
 
+STAGES = ("wait", "read", "features", "score", "judge", "commit")
 DOORS = ("http", "kafka")
 OUTCOMES = (
     *("decided", "repeated", "conflict", "invalid"),  # transactions
     *("found", "not_found", "accepted"),  # look-ups and labels
-    *("unavailable", "failed"),  # our fault: 503 and 500
+    *("unavailable", "closed", "contended", "failed"),  # our fault: 503, or 500
 )
 
 
@@ -31,12 +32,16 @@ class Metrics:
 
         # --- traffic, errors and latency at the doors (api, worker) ---
 
-        # Everything that came through a door. Watch the share of `unavailable` and `failed`: no decision was given.
+        # Everything that came through a door. Watch the share of the last four outcomes: no decision was given.
+        # unavailable: Redis or Kafka did not answer. closed: state is being brought up to the log. contended: a card
+        # written by other processes all the time. failed: a bug, or damaged state.
         self.requests = self._counter("requests", "Requests and records", door=DOORS, outcome=OUTCOMES)
         # First decisions only; a repeat is not a decision. A sudden shift between actions is model or data trouble.
         self.decisions = self._counter("decisions", "Decisions committed, by action", action=list(Action))
-        # Where the 200 ms go. stage: read | score | judge | commit, and total (a request from first byte to answer).
+        # Where the 200 ms go. stage: wait (for the card's turn) | read | features | score | judge | commit, and total
+        # (from first byte to answer). `wait` high and `read` low: a hot card, not a slow Redis.
         self.stage_seconds = self._histogram("stage_seconds", "Time per stage of a decision", "stage")
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
 
         # --- the exactly-once machinery (api, worker, updater) ---
 
@@ -44,7 +49,7 @@ class Metrics:
         self.commit_conflicts = self._counter("commit_conflicts", "Commits refused because the card had moved")
         # Something came again and had no second effect. what: decision | count.
         self.repeats = self._counter("repeats", "Repetitions that had no effect", what=("decision", "count"))
-        # Decisions that had to do without something and say so. cause: merchant_lag | contention.
+        # Decisions that had to do without something and say so. cause: merchant_lag | late.
         self.degraded = self._counter("degraded_decisions", "Decisions marked as degraded", cause=CAUSES)
 
         # --- the log and what follows it (relay, worker, updater) ---
@@ -72,6 +77,17 @@ class Metrics:
         self.serving = self._gauge(
             "serving_info", "Always 1; the labels say what runs", "model", "policy", "features_version"
         )
+
+    def observe_stages(self, seconds: Mapping[str, float]) -> None:
+        """Take in how long each stage of a decision took."""
+        for stage, took in seconds.items():
+            self._stages[stage].observe(took)
+
+    def count_decision(self, action: Action, degraded: Sequence[str]) -> None:
+        """Count a decision that was committed."""
+        self.decisions.labels(action).inc()
+        for cause in degraded:
+            self.degraded.labels(cause).inc()
 
     def _counter(self, name: str, text: str, **labels: Sequence[str]) -> Counter:
         """Make a counter that starts at 0 for all known label values: one born at 1 would have no rate."""

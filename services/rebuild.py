@@ -4,11 +4,12 @@ Decisions wait meanwhile (the gates are closed). What is decided and not publish
 """
 
 import uuid
-from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from feature_store.feature_set import FeatureSet
+from feature_store.features import SHIPPED
 from feature_store.gate import Gate, Gates
 from feature_store.keys import Keys
 from feature_store.layout import give_layout
@@ -17,8 +18,8 @@ from feature_store.outbox import Outbox
 from feature_store.redis_client import Client
 from feature_store.scripts import ClosedError
 from services.kafka import open_producer, open_reader
-from services.recovery import Advance, Recovery
-from services.relay import LEASE_MILLISECONDS, MOST_RECORDS, RECOVERY_LEASE, publish
+from services.recovery import Advance, Recoveries
+from services.relay import LEASE_MILLISECONDS, MOST_BYTES, MOST_RECORDS, RECOVERY_LEASE, publish
 from services.resources import open_redis, utc_now
 from services.settings import Settings
 
@@ -29,7 +30,7 @@ class BusyError(RuntimeError):
     """Somebody else is bringing state up to the log."""
 
 
-async def rebuild(settings: Settings, advance: Advance) -> int:
+async def rebuild(settings: Settings, advance: Advance, features: FeatureSet = SHIPPED) -> int:
     """Rebuild all state; gives how many keys were forgotten.
 
     Raises:
@@ -39,16 +40,17 @@ async def rebuild(settings: Settings, advance: Advance) -> int:
     keys = Keys(settings.partitions)
     async with (
         open_redis(settings, patience=settings.redis_patience_seconds) as client,
-        open_producer(settings) as producer,
+        open_producer(settings, most_bytes=MOST_BYTES) as producer,
         open_reader(settings) as reader,
     ):
         lease = Lease(client, RECOVERY_LEASE, owner=uuid.uuid4().hex, milliseconds=LEASE_MILLISECONDS)
         if not await lease.take():
             raise BusyError("a relay or another rebuild is bringing state up to the log; try again when it is done")
 
+        recoveries = Recoveries(settings, client, keys, features)
+
         async def recover(tell: Advance) -> None:
-            recovery = await Recovery.begin(client, keys, reader, keep=timedelta(days=settings.decided_days))
-            await recovery.run(producer, utc_now(), tell)
+            await (await recoveries.begin(reader)).run(producer, utc_now(), tell)
 
         async with lease.kept():
             gates = Gates(client, keys)
@@ -59,18 +61,17 @@ async def rebuild(settings: Settings, advance: Advance) -> int:
             closed = await gates.close(uuid.uuid4().hex)
             await _drain(client, keys, closed, producer)
             forgotten = await _forget(client, keys)
-            await give_layout(client, settings.partitions)
+            await give_layout(client, features, settings.partitions)
             await recover(advance)
     return forgotten
 
 
 async def _drain(client: Client, keys: Keys, closed: list[Gate], producer: AIOKafkaProducer) -> None:
     """Publish what the outboxes hold. A relay that is doing the same makes repetitions, which have no effect."""
-    outbox = Outbox(client, keys, closed)
-    for partition in range(keys.partitions):
-        while entries := await outbox.read(partition, MOST_RECORDS):
-            sent = await publish(producer, closed[partition].epoch, partition, entries)
-            await outbox.trim(partition, entries[sent - 1].sequence)
+    outbox, partitions = Outbox(client, keys, closed), range(keys.partitions)
+    epochs = {partition: gate.epoch for partition, gate in enumerate(closed)}
+    while entries := await outbox.read(partitions, MOST_RECORDS):
+        await outbox.trim(await publish(producer, epochs, entries))
 
 
 async def _forget(client: Client, keys: Keys) -> int:

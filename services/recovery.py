@@ -6,31 +6,37 @@ counts), applies what came in between, and makes sure that this epoch is the one
 then it opens.
 """
 
+import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from feature_store.definitions import Measure
-from feature_store.entity_state import LabelConflictError, RedisEntityState
+from feature_store.decision_store import EXPIRE_SECONDS
+from feature_store.entity_writer import LoggedDecision, LoggedLabel, RedisEntityWriter, RestoredDecision
+from feature_store.feature_set import FeatureSet
 from feature_store.gate import Gate, Gates
 from feature_store.keys import Keys
 from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
 from feature_store.redis_client import Client
-from feature_store.restore import Cards, Restored
+from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
 from feature_store.transaction import InvalidError
 from services.decision.record import Record, Stored
-from services.log import FOLLOWS, Epochs, label_of, read
+from services.log import FOLLOWS, Epochs, epochs_in_force, label_of, last_decision, read
+from services.settings import Settings
 from services.topics import DECISIONS, LABELS
 
 log = logging.getLogger(__name__)
 
+HORIZON = timedelta(seconds=EXPIRE_SECONDS)
+"""What was published longer ago than entities are kept has no place in any window of now."""
 Advance = Callable[[int, int], None]
 """Told how many records are done, and of how many."""
 
@@ -44,50 +50,71 @@ class Recovery:
     """
 
     def __init__(
-        self, client: Client, keys: Keys, closed: Sequence[Gate], reader: AIOKafkaConsumer, *, keep: timedelta
+        self,
+        client: Client,
+        keys: Keys,
+        features: FeatureSet,
+        closed: Sequence[Gate],
+        reader: AIOKafkaConsumer,
+        *,
+        keep: timedelta,
     ) -> None:
         self._client = client
         self._keys = keys
         self._closed = closed
         self._reader = reader
         self._keep = keep
-        self._cards = Cards(client, keys, closed)
-        self._entities = RedisEntityState(client, keys, closed)
+        self._writer = RedisEntityWriter(RoundTrips(client), keys, features, closed)
         self._progress = Progress(client, keys, closed)
         self._pending = Pending(client, keys)
         self._done = 0
 
-    @classmethod
-    async def begin(cls, client: Client, keys: Keys, reader: AIOKafkaConsumer, *, keep: timedelta) -> "Recovery":
-        """Close the gates. `keep` is how long a decision is kept under its id."""
-        return cls(client, keys, await Gates(client, keys).close(uuid.uuid4().hex), reader, keep=keep)
-
     async def run(self, producer: AIOKafkaProducer, now: datetime, advance: Advance) -> None:
         """Bring state up to the log as it is now, and open the gates."""
         decisions, labels = (self._partitions_of(topic) for topic in (DECISIONS, LABELS))
-        oldest = await self._reader.beginning_offsets(decisions + labels)
         ends = await self._reader.end_offsets(decisions + labels)
+        oldest = await self._oldest_that_matter(decisions + labels, ends, now)
         starts = {each: max(oldest[each], await self._start(each, ends[each])) for each in decisions + labels}
         total = sum(ends[each] - starts[each] for each in decisions + labels)
 
-        def done(partition: TopicPartition) -> None:
-            self._done += ends[partition] - starts[partition]
+        def done(count: int) -> None:
+            self._done += count
             advance(self._done, total)
 
         epochs, reached = [], []
         for each in decisions:
-            begun, place = await self._catch_up(each, starts[each], ends[each], producer, now)
+            begun, place = await self._catch_up(each, starts[each], ends[each], producer, now, done)
             epochs.append(begun)
             reached.append(place)
-            done(each)
         for each in labels:
-            await self._labels(each, starts[each], ends[each])
-            done(each)
+            await self._labels(each, starts[each], ends[each], done)
         gates = Gates(self._client, self._keys)
         await gates.open(self._closed, epochs)
         progress = Progress(self._client, self._keys, await gates.all_open())
         for each, place in zip(decisions, reached, strict=True):
             await progress.note(each.topic, each.partition, place)  # last: who starts there needs the gate's epochs
+
+    async def _oldest_that_matter(
+        self, partitions: Sequence[TopicPartition], ends: Mapping[TopicPartition, int], now: datetime
+    ) -> dict[TopicPartition, int]:
+        """Give the offset of the oldest record of each partition that state can still be a function of.
+
+        What was published longer ago than entities are kept lies outside every window of a decision of now. Only the
+        last sequence of a partition has to be found, however old it is.
+        """
+        oldest = await self._reader.beginning_offsets(partitions)
+        horizon = int((now - HORIZON).timestamp() * 1_000)
+        recent = await self._reader.offsets_for_times(dict.fromkeys(partitions, horizon))
+        starts = {}
+        for each in partitions:
+            found = recent[each]
+            if found is not None:
+                starts[each] = max(oldest[each], found.offset)
+            elif each.topic == LABELS:
+                starts[each] = ends[each]
+            else:
+                starts[each] = await last_decision(self._reader, each, oldest[each], ends[each])
+        return starts
 
     def _partitions_of(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range(self._keys.partitions)]
@@ -103,24 +130,34 @@ class Recovery:
             return 0
         if partition.topic == LABELS:
             return start
-        if not self._closed[partition.partition].epochs:  # the gate was gone; which is in force only the log tells
+        if not self._closed[partition.partition].epochs:  # the gate was gone, and with it what else there was
             return 0
-        return min(start, await self._cards.sequence(partition.partition))
+        return min(start, await self._writer.sequence(partition.partition))
 
     async def _catch_up(
-        self, partition: TopicPartition, start: int, end: int, producer: AIOKafkaProducer, now: datetime
+        self,
+        partition: TopicPartition,
+        start: int,
+        end: int,
+        producer: AIOKafkaProducer,
+        now: datetime,
+        done: Callable[[int], None],
     ) -> tuple[list[int], Reached]:
         """Apply what state lacks of one partition's decisions and begin its next epoch.
 
         Returns:
             Its epochs, and the place from which to go on.
         """
-        number, epochs = partition.partition, Epochs(self._closed[partition.partition].epochs, start)
+        number = partition.partition
+        known = self._closed[number].epochs
+        if not known and start > 0:
+            known = await epochs_in_force(self._reader, partition, start, end)
+        epochs = Epochs(known, start)
         noted = await self._progress.reached(partition.topic, number)
-        last = max(noted.sequence, await self._decisions(partition, start, end, epochs, now))
+        last = max(noted.sequence, await self._decisions(partition, start, end, epochs, now, done))
         await self._make_sure_the_gates_are_ours(partition, noted)
         begun = await self._begin_epoch(producer, partition, epochs)
-        last = max(last, await self._decisions(partition, end, begun + 1, epochs, now))
+        last = max(last, await self._decisions(partition, end, begun + 1, epochs, now, lambda _: None))
         if epochs.current != begun:
             raise ClosedError(f"another recovery began an epoch in partition {number} before this one")
         await self._pending.settle_to(number, last)
@@ -137,32 +174,59 @@ class Recovery:
         sent = await producer.send_and_wait(partition.topic, b"", partition=partition.partition, headers=headers)
         return int(sent.offset)
 
-    async def _decisions(self, partition: TopicPartition, start: int, end: int, epochs: Epochs, now: datetime) -> int:
+    async def _decisions(
+        self,
+        partition: TopicPartition,
+        start: int,
+        end: int,
+        epochs: Epochs,
+        now: datetime,
+        done: Callable[[int], None],
+    ) -> int:
         """Restore and count the decisions of one partition from `start` to `end`; give the last sequence of them."""
         last, number = 0, partition.partition
         async for records in read(self._reader, partition, start, end):
             if decisions := _counting(epochs, records):
-                await self._cards.restore(number, [self._restored(decision, now) for decision in decisions])
-                await self._entities.count(number, [(each.sequence, each.transaction) for each in decisions])
+                await asyncio.gather(
+                    self._writer.restore(number, [self._restored(decision, now) for decision in decisions]),
+                    self._writer.count([LoggedDecision(number, each.sequence, each.transaction) for each in decisions]),
+                )
                 last = max(last, *(decision.sequence for decision in decisions))
+            done(len(records))
         return last
 
-    def _restored(self, decision: Record, now: datetime) -> Restored:
+    def _restored(self, decision: Record, now: datetime) -> RestoredDecision:
         left = int((decision.decided_at + self._keep - now).total_seconds())
-        return Restored(
-            decision.sequence,
-            decision.transaction,
-            {Measure[name.upper()]: value for name, value in decision.counted.items()},
-            Stored.of(decision.transaction, decision.answer).to_bytes(),
-            max(0, left),
+        stored = Stored.of(decision.transaction, decision.answer).to_bytes()
+        return RestoredDecision(
+            decision.sequence, decision.transaction, decision.counted, stored, keep_seconds=max(0, left)
         )
 
-    async def _labels(self, partition: TopicPartition, start: int, end: int) -> None:
+    async def _labels(self, partition: TopicPartition, start: int, end: int, done: Callable[[int], None]) -> None:
         async for records in read(self._reader, partition, start, end):
+            labels = []
             for record in records:
-                with contextlib.suppress(InvalidError, LabelConflictError):  # the updater has set it aside, or will
-                    await self._entities.label(label_of(record), (record.partition, record.offset))
+                with contextlib.suppress(InvalidError):  # the updater has set it aside, or will
+                    labels.append(LoggedLabel(record.partition, record.offset, label_of(record)))
+            await self._writer.label(labels)
+            done(len(records))
         await self._progress.note(partition.topic, partition.partition, Reached(end))
+
+
+@dataclass(frozen=True, slots=True)
+class Recoveries:
+    """What every recovery of a system needs."""
+
+    settings: Settings
+    client: Client
+    keys: Keys
+    features: FeatureSet
+
+    async def begin(self, reader: AIOKafkaConsumer) -> Recovery:
+        """Close the gates, and give the recovery that may open them."""
+        closed = await Gates(self.client, self.keys).close(uuid.uuid4().hex)
+        keep = timedelta(days=self.settings.decided_days)
+        return Recovery(self.client, self.keys, self.features, closed, reader, keep=keep)
 
 
 def _counting(epochs: Epochs, records: Sequence[ConsumerRecord]) -> list[Record]:

@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from feature_store.decision_store import RedisDecisionStore
-from feature_store.definitions import FINGERPRINT
+from feature_store.feature_set import FeatureSet
+from feature_store.features import SHIPPED
 from feature_store.gate import Gate, Gates
 from feature_store.keys import Keys
 from feature_store.layout import claim_layout
 from feature_store.redis_client import UNAVAILABLE, Client, connect
+from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
+from feature_store.transaction import EARLIEST
 from model.scorer import load_scorer
 from services.decision.decide import Decide
 from services.decision.policy import Policy
@@ -47,22 +50,24 @@ async def open_redis(settings: Settings, *, patience: float | None = None) -> As
 
 @contextlib.asynccontextmanager
 async def open_deciding(
-    settings: Settings, metrics: Metrics, *, patience: float | None = None
+    settings: Settings, metrics: Metrics, *, patience: float | None = None, features: FeatureSet = SHIPPED
 ) -> AsyncIterator[Deciding]:
     """Open everything `decide` needs; `patience` as in `open_redis`.
 
     Raises:
         model.scorer.ModelRefusedError: the model cannot be used, with the reason.
     """
-    scorer = load_scorer(settings.model_dir)
-    policy = Policy(review=scorer.manifest.thresholds.review, decline=scorer.manifest.thresholds.decline)
-    metrics.serving.labels(scorer.version, policy.version, FINGERPRINT).set(1)
+    scorer = load_scorer(settings.model_dir, features)
+    thresholds = scorer.manifest.thresholds
+    policy = Policy(review=thresholds.review, decline=thresholds.decline, names=features.names)
+    metrics.serving.labels(scorer.version, policy.version, features.fingerprint).set(1)
     keys = Keys(settings.partitions)
     async with open_redis(settings, patience=patience) as client:
-        store = RedisDecisionStore(client, keys, keep_seconds=settings.decided_days * 86_400)
-        await claim_layout(client, settings.partitions)
+        keep_seconds = settings.decided_days * 86_400
+        store = RedisDecisionStore(RoundTrips(client), keys, features, keep_seconds=keep_seconds)
+        await claim_layout(client, features, settings.partitions)
         await store.prepare()
-        decide = Decide(store=store, model=scorer, policy=policy, metrics=metrics, now=utc_now)
+        decide = Decide(store=store, model=scorer, policy=policy, metrics=metrics, now=utc_now, features=features)
         yield Deciding(decide, store, client, Gates(client, keys))
 
 
@@ -94,6 +99,11 @@ async def when_open(gates: Gates, stop: asyncio.Event) -> list[Gate]:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
     return []
+
+
+def oldest_accepted(settings: Settings, now: datetime) -> datetime:
+    """Give the event time before which the doors refuse a transaction."""
+    return now - timedelta(days=settings.oldest_event_days) if settings.oldest_event_days else EARLIEST
 
 
 def utc_now() -> datetime:

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     decided_days: PositiveInt = Field(
         7, description="how long a decision is kept under its id: the horizon of 'decided once'"
     )
+    oldest_event_days: float = Field(
+        0.0,
+        ge=0.0,
+        description="doors refuse transactions older than this; 0: no limit, so that old data replays",
+    )
     log_level: str = Field("INFO", description="level of the log on standard error")
 
     data_dir: Path = Field(Path("var"), description="where `fraud up` keeps Redis, the log and its processes' logs")

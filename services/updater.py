@@ -3,23 +3,25 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from starlette.applications import Starlette
 
-from feature_store.entity_state import EntityState, LabelConflictError, RedisEntityState
+from feature_store.entity_writer import EntityWriter, LoggedDecision, LoggedLabel, RedisEntityWriter
+from feature_store.feature_set import FeatureSet
+from feature_store.features import SHIPPED
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.layout import claim_layout
 from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
+from feature_store.round_trips import RoundTrips
 from feature_store.transaction import InvalidError
-from services.consume import Handle, consume
+from services.consume import Batches, Handle, consume
 from services.dead_letter import DeadLetters
-from services.decision.record import Record
 from services.following import Following, Place
 from services.kafka import open_consumer, open_producer
 from services.log import label_of
@@ -34,44 +36,51 @@ log = logging.getLogger(__name__)
 GROUP = "updater"
 
 
-class DecisionsToMerchants:
-    """Counts decisions for their merchants, and strikes them off the list of what is pending."""
+class Decisions:
+    """Counts decisions for the entities that follow the log, and strikes them off the list of what is pending."""
 
     def __init__(
-        self,
-        state: EntityState,
-        pending: Pending,
-        following: Following,
-        dead_letters: DeadLetters,
-        metrics: Metrics,
+        self, writer: EntityWriter, pending: Pending, following: Following, dead_letters: DeadLetters, metrics: Metrics
     ) -> None:
-        self._state = state
+        self._writer = writer
         self._pending = pending
         self._following = following
         self._dead_letters = dead_letters
         self._metrics = metrics
 
-    async def __call__(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        """Apply the records of one partition."""
-        number = partition.partition
-        place = self._following.at(partition, records[0].offset)
-        decisions = [decision for record in records if (decision := await self._read(place, record))]
-        last = place.reached.sequence
-        if decisions:
-            positions = [(decision.sequence, decision.transaction) for decision in decisions]
-            new = await self._state.count(number, positions)
-            self._metrics.repeats.labels("count").inc(len(positions) - new)
-            sequences = [sequence for sequence, _ in positions]
-            await self._pending.settle(number, [*sequences, *self._missing(number, last, sequences)])
-            last = max(last, *sequences)
-        await self._following.reached(partition, place, Reached(records[-1].offset + 1, last))
+    async def __call__(self, batches: Batches) -> None:
+        """Apply the records of all partitions, an entity at a time."""
+        places = {each: self._following.at(each, records[0].offset) for each, records in batches.items()}
+        decisions = {each: await self._read(places[each], records) for each, records in batches.items()}
+        logged = [decision for several in decisions.values() for decision in several]
+        if logged:
+            new = await self._writer.count(logged)
+            self._metrics.repeats.labels("count").inc(len(logged) - new)
+        settled: dict[int, Sequence[int]] = {}
+        reached = {}
+        for each, records in batches.items():
+            number, last = each.partition, places[each].reached.sequence
+            sequences = [decision.sequence for decision in decisions[each]]
+            if sequences:
+                settled[number] = [*sequences, *self._missing(number, last, sequences)]
+            reached[each] = Reached(records[-1].offset + 1, max([last, *sequences]))
+        await self._pending.settle(settled)
+        for each, place in places.items():
+            await self._following.reached(each, place, reached[each])
 
-    async def _read(self, place: Place, record: ConsumerRecord) -> Record | None:
-        try:
-            return place.epochs.decision(record)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            await self._dead_letters.send(record, cause="invalid", field="body", message="is not a decision record")
-            return None
+    async def _read(self, place: Place, records: Sequence[ConsumerRecord]) -> list[LoggedDecision]:
+        """Give the decisions among the records that count."""
+        found = []
+        for record in records:
+            try:
+                decision = place.epochs.decision(record)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                letter = {"cause": "invalid", "field": "body", "message": "is not a decision record"}
+                await self._dead_letters.send(record, **letter)
+                continue
+            if decision is not None:
+                found.append(LoggedDecision(record.partition, decision.sequence, decision.transaction))
+        return found
 
     def _missing(self, partition: int, last: int, sequences: Sequence[int]) -> list[int]:
         """Give the sequence numbers that the log should have brought and did not; nobody waits for them any more."""
@@ -85,32 +94,50 @@ class DecisionsToMerchants:
         return missing
 
 
-class LabelsToEntities:
+class Labels:
     """Applies labels, once per transaction."""
 
-    def __init__(self, state: EntityState, following: Following, dead_letters: DeadLetters, metrics: Metrics) -> None:
-        self._state = state
+    def __init__(self, writer: EntityWriter, following: Following, dead_letters: DeadLetters, metrics: Metrics) -> None:
+        self._writer = writer
         self._following = following
         self._dead_letters = dead_letters
         self._metrics = metrics
 
-    async def __call__(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        """Apply the records of one partition."""
-        place = self._following.at(partition, records[0].offset)
-        for record in records:
+    async def __call__(self, batches: Batches) -> None:
+        """Apply the records of all partitions, an entity at a time."""
+        places = {each: self._following.at(each, records[0].offset) for each, records in batches.items()}
+        valid: list[tuple[ConsumerRecord, LoggedLabel]] = []
+        for record in (record for records in batches.values() for record in records):
             try:
-                applied = await self._state.label(label_of(record), (record.partition, record.offset))
+                valid.append((record, LoggedLabel(record.partition, record.offset, label_of(record))))
             except InvalidError as error:
                 await self._dead_letters.send(record, cause="invalid", field=error.field, message=error.message)
-            except LabelConflictError as error:
-                await self._dead_letters.send(record, cause="conflict", field="is_fraud", message=str(error))
+        outcomes = await self._writer.label([label for _, label in valid])
+        for (record, label), applied in zip(valid, outcomes, strict=True):
+            if applied is None:
+                message = f"another label stands for transaction {label.label.transaction_id}"
+                await self._dead_letters.send(record, cause="conflict", field="is_fraud", message=message)
             else:
                 self._metrics.labels.labels("applied" if applied else "repeated").inc()
-        await self._following.reached(partition, place, Reached(records[-1].offset + 1))
+        for each, place in places.items():
+            await self._following.reached(each, place, Reached(batches[each][-1].offset + 1))
+
+
+class Updater:
+    """Both topics, each in its own way."""
+
+    def __init__(self, handlers: Mapping[str, Handle]) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, batches: Batches) -> None:
+        """Apply what was fetched: first decisions, then labels."""
+        for topic, handle in self._handlers.items():
+            if of_topic := {each: records for each, records in batches.items() if each.topic == topic}:
+                await handle(of_topic)
 
 
 @contextlib.asynccontextmanager
-async def open_updater(settings: Settings) -> AsyncIterator[Process]:
+async def open_updater(settings: Settings, features: FeatureSet = SHIPPED) -> AsyncIterator[Process]:
     """Compose the process."""
     metrics = Metrics()
     keys = Keys(settings.partitions)
@@ -119,24 +146,22 @@ async def open_updater(settings: Settings) -> AsyncIterator[Process]:
         open_producer(settings, patient=True) as producer,
         open_consumer(settings, GROUP) as consumer,
     ):
-        await claim_layout(client, settings.partitions)
+        await claim_layout(client, features, settings.partitions)
         dead_letters = DeadLetters(producer, metrics)
 
         async def work(stop: asyncio.Event) -> None:
             gates = await when_open(Gates(client, keys), stop)
-            state = RedisEntityState(client, keys, gates)
+            writer = RedisEntityWriter(RoundTrips(client), keys, features, gates)
             following = Following(consumer, Progress(client, keys, gates), gates)
-            handlers: dict[str, Handle] = {
-                DECISIONS: DecisionsToMerchants(state, Pending(client, keys), following, dead_letters, metrics),
-                LABELS: LabelsToEntities(state, following, dead_letters, metrics),
-            }
-
-            async def handle(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-                await handlers[partition.topic](partition, records)
-
+            updater = Updater(
+                {
+                    DECISIONS: Decisions(writer, Pending(client, keys), following, dead_letters, metrics),
+                    LABELS: Labels(writer, following, dead_letters, metrics),
+                }
+            )
             if not stop.is_set():
                 consumer.subscribe([DECISIONS, LABELS], listener=following)
-                await consume(consumer, handle, stop, metrics, following.knows)
+                await consume(consumer, updater, stop, metrics, following.knows)
                 await following.note_all()
 
         routes = ops_routes(metrics, partial(redis_problem, client))

@@ -1,23 +1,20 @@
--- The one write of a decision: all of it or nothing. A compare-and-set on the card's version.
--- KEYS: card, decided, sequence, outbox, pending, gate: one slot.
--- ARGV: second of the event, version as read ('*' commits whatever it is), seconds to keep the decision,
---       the decision to store, the record for the log, then what to count (measure, integer, ...).
--- Returns {'decided', stored}, {'moved', version, aggregates, positions} or {'committed', sequence}.
-local second, expected = tonumber(ARGV[1]), ARGV[2]
-if not is_open(KEYS[6]) then return CLOSED end
+-- The one write of a decision: all of it or nothing. A compare-and-set on the card's revision.
+-- KEYS: gate, card, decided, sequence, outbox, pending, pending_since: one slot.
+-- ARGV: text of the gate, the card's first bytes as read, its new bytes, seconds to keep them, the decision to store,
+--       seconds to keep it, the record for the log, second of the event.
+-- Returns {'decided', stored}, {'moved', the card's bytes now} or {'committed', sequence}.
+if not stands(KEYS[1], ARGV[1]) then return CLOSED end
 
-local stored = redis.call('GET', KEYS[2])
+local stored = redis.call('GET', KEYS[3])
 if stored then return {'decided', stored} end
 
-local version = redis.call('HGET', KEYS[1], 'version') or '0'
-if expected ~= '*' and expected ~= version then
-  return {'moved', tonumber(version), read(KEYS[1], 'card', second)}
-end
+if redis.call('GETRANGE', KEYS[2], 0, HEAD) ~= ARGV[2] then return {'moved', redis.call('GET', KEYS[2])} end
 
-add(KEYS[1], 'card', second, values_from(6, #ARGV - 5))
-redis.call('HINCRBY', KEYS[1], 'version', 1)
-redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[3])
-local sequence = redis.call('INCR', KEYS[3])
-redis.call('XADD', KEYS[4], string.format('%.0f-0', sequence), 'record', ARGV[5])
-redis.call('ZADD', KEYS[5], second, sequence)
+local sequence = redis.call('INCR', KEYS[4])
+redis.call('SET', KEYS[2], ARGV[3] .. struct.pack('>I8I8', sequence, sequence), 'EX', ARGV[4])
+redis.call('SET', KEYS[3], ARGV[5], 'EX', ARGV[6])
+redis.call('XADD', KEYS[5], string.format('%.0f-0', sequence), 'record', ARGV[7])
+redis.call('ZADD', KEYS[6], ARGV[8], sequence)
+local since = redis.call('GET', KEYS[7])
+if not since or tonumber(ARGV[8]) < tonumber(since) then redis.call('SET', KEYS[7], ARGV[8]) end
 return {'committed', sequence}

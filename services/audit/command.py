@@ -88,7 +88,8 @@ async def _whole_log(settings: Settings) -> Log:
 def _compare(settings: Settings, log: Log) -> list[str]:
     kind = RedisCluster if settings.redis_cluster else Redis
     with contextlib.closing(kind.from_url(settings.redis_url)) as client:
-        return differences(expected(log, Keys(settings.partitions)), actual(client))
+        keys = Keys(settings.partitions)
+        return differences(expected(log, keys), actual(client, keys))
 
 
 def _table(log: Log, verdict: Verdict, wrong: list[str] | None) -> Table:

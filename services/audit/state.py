@@ -1,79 +1,70 @@
-"""State as a function of the log, in plain Python: every key Redis must hold once its readers have caught up.
+"""State as a function of the log, in plain Python: what Redis must hold once its readers have caught up.
 
-Nothing here runs a script or looks at what a decision recorded of its features: only which transactions were decided,
-in which order, and which labels came. (A decision that was forced says itself what it counted.)
+Nothing here looks at what a decision recorded of its features: only which transactions were decided, in which order,
+and which labels came.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from feature_store.codec import CorruptStateError, decode
 from feature_store.definitions import Entity, Measure
-from feature_store.entity_state import said
-from feature_store.formulas import counted, counted_at_merchant
-from feature_store.histories import Histories
+from feature_store.feature_set import FeatureSet, counted_anywhere
+from feature_store.features import SHIPPED
+from feature_store.history import History
 from feature_store.keys import Keys
-from feature_store.tiles import History
 from services.audit.whole_log import Log
-from services.decision.policy import CONTENTION
-from services.decision.record import Record, Stored
+from services.decision.record import Stored
 
-Value = bytes | Mapping[bytes, bytes]
+Value = bytes | Mapping[str, object]
+"""What is under a key: bytes, or the parts of an entity's history."""
 State = dict[str, Value]
 
 
-def expected(log: Log, keys: Keys) -> State:
-    """Compute every key of cards, merchants, decisions and labels, as Redis holds them."""
-    histories = Histories()
-    fields: defaultdict[str, dict[str, str]] = defaultdict(dict)
+def expected(log: Log, keys: Keys, features: FeatureSet = SHIPPED) -> State:
+    """Compute every key of entities, decisions and labels."""
+    histories: dict[Entity, defaultdict[str, History]] = {
+        entity: defaultdict(partial(History, features.plans[entity])) for entity in features.entities
+    }
     state: State = {}
     for record in log:
         t = record.transaction
-        histories.add(Entity.CARD, t, _counted(record, histories))
-        card = fields[keys.history(Entity.CARD, t)]
-        card["version"] = str(int(card.get("version", 0)) + 1)
+        for entity, value in zip(features.entities, features.keys_of(t), strict=True):
+            if value:
+                history = histories[entity][value]
+                committed = entity is features.committed
+                history.count(
+                    t.second, features.counted(t, history.read(t.second)) if committed else counted_anywhere(t)
+                )
+                history.decisions[record.partition] = record.sequence
         state[keys.decided(t.card_id, t.transaction_id)] = Stored.of(t, record.answer).to_bytes()
         state[keys.sequence(record.partition)] = b"%d" % record.sequence
-    for record in log:
-        t = record.transaction
-        histories.add(Entity.MERCHANT, t, counted_at_merchant(t))
-        fields[keys.history(Entity.MERCHANT, t)][f"sequence:{record.partition}"] = str(record.sequence)
-    for (partition, offset), label in sorted(log.labels.values(), key=lambda each: each[0]):
-        for entity in Entity:
-            histories.add(entity, label, {Measure.FRAUDS: int(label.is_fraud)})
-            fields[keys.history(entity, label)][f"label:{partition}"] = str(offset)
-            state[keys.label(entity, label)] = said(label).encode()
-    for entity, by_name in histories.of.items():
-        for name, history in by_name.items():
-            fields[keys.history_of(entity, name)] |= tiles(history)
-    state |= {
-        key: {field.encode(): value.encode() for field, value in several.items()} for key, several in fields.items()
-    }
+    for logged in sorted(log.labels.values(), key=lambda each: (each.partition, each.offset)):
+        label = logged.label
+        for entity in features.labelled:
+            value = getattr(label, entity.key)
+            history = histories[entity][value]
+            history.add(label.second, {Measure.FRAUDS: int(label.is_fraud)})
+            history.labels[logged.partition] = logged.offset
+            state[keys.label(entity, value, label)] = logged.content
+    for entity, by_value in histories.items():
+        state |= {keys.history(entity, value): parts(history) for value, history in by_value.items()}
     return state
 
 
-def _counted(record: Record, histories: Histories) -> dict[Measure, int]:
-    """Give what a decision added to its card: computed from those before it, which a forced one had not all seen."""
-    if CONTENTION in record.answer.degraded:  # held against what it had seen by `verify`
-        return {Measure[name.upper()]: value for name, value in record.counted.items()}
-    return counted(record.transaction, histories.read(record.transaction))
-
-
-def tiles(history: History) -> dict[str, str]:
-    """Write a history's tiles and newest second as Redis holds them."""
-    written = {
-        f"{tile}{number}": " ".join(f"{measure}{counts[measure]}" for measure in Measure if measure in counts)
-        for tile, numbered in history.tiles.items()
-        for number, counts in numbered.items()
-    }
-    return written | ({"newest": str(history.newest)} if history.newest is not None else {})
+def parts(history: History) -> dict[str, object]:
+    """Give all of a history that the log determines; how often it was written, it does not."""
+    tables = {f"{tile.tile} tiles": table for tile, table in zip(history.plan.tiles, history.tables, strict=True)}
+    return {"newest": history.newest, "decisions": history.decisions, "labels": history.labels, **tables}
 
 
 HOUSEKEEPING = ("}gate", "}progress", "}relay")
 """Keys of how processes work together: not state."""
 
 
-def actual(client: Any) -> State:
+def actual(client: Any, keys: Keys, features: FeatureSet = SHIPPED) -> State:
     """Read every key of state with a synchronous client, of one Redis or of a cluster.
 
     What is on its way (outbox, pending) is there only while it is.
@@ -84,14 +75,24 @@ def actual(client: Any) -> State:
         b"stream": lambda key: dict(client.xrange(key)),
         b"zset": lambda key: dict(client.zrange(key, 0, -1, withscores=True)),
     }
+    entities = {entity.name: entity for entity in features.entities}
     found: State = {}
     for key in client.scan_iter(count=1_000):
         name = key.decode()
         if name.startswith("{") and not name.endswith(HOUSEKEEPING):
             reader = readers.get(client.type(key))  # none: gone since the scan
             if reader and (value := reader(key)):  # a stream stays when it is empty
-                found[name] = value
+                kind, _, of = name.partition("}")[2].partition(":")
+                entity = entities.get(kind)
+                found[name] = _parts(value, name, features, entity, keys.partition(of)) if entity else value
     return found
+
+
+def _parts(raw: bytes, key: str, features: FeatureSet, entity: Entity, partition: int) -> Mapping[str, object]:
+    try:
+        return parts(decode(raw, key, features.plans[entity], features.layout, partition))
+    except CorruptStateError as error:
+        return {"bytes, which are damaged": str(error)}
 
 
 def differences(wanted: State, found: State) -> list[str]:
@@ -103,6 +104,6 @@ def differences(wanted: State, found: State) -> list[str]:
         if isinstance(want, bytes) or isinstance(have, bytes):
             wrong += [f"{key} differs"] if want != have else []
         else:
-            fields = sorted(f.decode() for f in want.keys() | have.keys() if want.get(f) != have.get(f))
+            fields = sorted(f for f in want.keys() | have.keys() if want.get(f) != have.get(f))
             wrong += [f"{key} differs in {', '.join(fields)}"] if fields else []
     return sorted(wrong)

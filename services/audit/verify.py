@@ -5,15 +5,17 @@ whatever was late, in between or running beside it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from feature_store.definitions import AGGREGATES, FINGERPRINT, Entity, Measure
-from feature_store.formulas import Aggregates, counted, counted_at_merchant, feature_vector
-from services.audit.timeline import Position, Timeline
+from feature_store.definitions import Entity, Measure
+from feature_store.feature_set import FeatureSet, counted_anywhere
+from feature_store.features import SHIPPED
+from feature_store.history import History
+from services.audit.timeline import Event, Source, Timeline, position
 from services.audit.whole_log import Log
-from services.decision.policy import Policy
+from services.decision.policy import LATE, Policy
 from services.decision.ports import Model
 from services.decision.record import Record, features_of
 from services.topics import DECISIONS, LABELS
@@ -54,98 +56,103 @@ class Verdict:
 
 
 def verify(
-    log: Log, model: Model, policy: Policy, *, last: int | None = None, advance: Callable[[], None] = lambda: None
+    log: Log,
+    model: Model,
+    policy: Policy,
+    *,
+    features: FeatureSet = SHIPPED,
+    last: int | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Recompute the `last` decisions of the log by time, or all; `advance` is called after each."""
     chosen = sorted(log, key=lambda record: record.decided_at)[-last if last else None :]
     verdict = Verdict(missing=log.missing)
-    read = _Reads(log, chosen)
+    recomputed = _Recomputed(log, chosen, features)
     for record in chosen:
-        if record.answer.features_version != FINGERPRINT:
+        if record.answer.features_version != features.fingerprint:
             verdict.other_features += 1
         else:
             scored = (record.answer.model, record.answer.policy) == (model.version, policy.version)
             verdict.verified += scored
             verdict.features_only += not scored
-            verdict.differences += _differences(record, read.of(record), model if scored else None, policy)
+            verdict.differences += recomputed.differences(record, model if scored else None, policy)
         advance()
     return verdict
 
 
-def _differences(record: Record, read: Aggregates, model: Model | None, policy: Policy) -> Iterator[Difference]:
-    vector = feature_vector(record.transaction, read)
-    values = {measure.name.lower(): value for measure, value in counted(record.transaction, read).items()}
-    pairs: list[tuple[str, object, object]] = [
-        ("features", record.features, features_of(vector)),
-        ("counted", record.counted, values),
-    ]
-    if model is not None:
-        answer, score = record.answer, model.score(vector)
-        judgement = policy.judge(score, vector, answer.degraded)
-        pairs.append(("score", answer.score, score))
-        pairs.append(("action", (answer.action, answer.reasons), (judgement.action, judgement.reasons)))
-    for what, recorded, recomputed in pairs:
-        if recorded != recomputed:
-            yield Difference(record.partition, record.sequence, what, recorded, recomputed)
+class _Recomputed:
+    """What each decision must have read, from the events alone, and what follows from it."""
 
+    def __init__(self, log: Log, chosen: Collection[Record], features: FeatureSet) -> None:
+        self._features = features
+        self._timelines = _timelines(log, features)
+        self._followers: dict[tuple[Entity, Place], tuple[Sequence[int], bool]] = {}
+        for entity in features.followers:
+            self._read_followers(entity, chosen)
 
-class _Reads:
-    """What each decision must have read, from the events alone."""
+    def differences(self, record: Record, model: Model | None, policy: Policy) -> Iterator[Difference]:
+        """Compare a record with what its events make of it."""
+        transaction, answer = record.transaction, record.answer
+        found = [self._of(entity, record) for entity in self._features.entities]
+        reads = [read for read, _ in found]
+        row = self._features.row(transaction, reads)
+        of_card = reads[self._features.entities.index(self._features.committed)]
+        pairs: list[tuple[str, object, object]] = [
+            ("features", record.features, features_of(row)),
+            ("counted", record.counted, self._features.counted(transaction, of_card)),
+            ("late", LATE in answer.degraded, not all(covers for _, covers in found)),
+        ]
+        if model is not None:
+            score = model.score(row)
+            judgement = policy.judge(score, row, answer.degraded)
+            pairs.append(("score", answer.score, score))
+            pairs.append(("action", (answer.action, answer.reasons), (judgement.action, judgement.reasons)))
+        for what, recorded, recomputed in pairs:
+            if recorded != recomputed:
+                yield Difference(record.partition, record.sequence, what, recorded, recomputed)
 
-    def __init__(self, log: Log, chosen: Collection[Record]) -> None:
-        self._timelines = _timelines(log)
-        self._merchant: dict[Place, tuple[int, ...]] = {}
-        self._read_merchants(chosen)
-
-    def _read_merchants(self, chosen: Collection[Record]) -> None:
-        """Merchant after merchant, each in the order in which its state grew: one pass over its events."""
-        by_merchant: defaultdict[str, list[Record]] = defaultdict(list)
+    def _read_followers(self, entity: Entity, chosen: Collection[Record]) -> None:
+        """Value after value, each in the order in which its state grew: one pass over its events."""
+        by_value: defaultdict[str, list[Record]] = defaultdict(list)
         for record in chosen:
-            by_merchant[record.transaction.merchant_id].append(record)
-        for records in by_merchant.values():
-            for record in sorted(records, key=lambda record: sum(_merchant_position(record).values())):
-                place = (record.partition, record.sequence)
-                self._merchant[place] = self._aggregates(Entity.MERCHANT, record, _merchant_position(record))
+            if value := getattr(record.transaction, entity.key):
+                by_value[value].append(record)
+        for records in by_value.values():
+            for record in sorted(records, key=lambda record: sum(_position(entity, record).values())):
+                self._followers[entity, (record.partition, record.sequence)] = self._read(entity, record)
 
-    def of(self, record: Record) -> Aggregates:
-        """Give what the decision must have read."""
-        card = self._aggregates(Entity.CARD, record, _card_position(record))
-        return Aggregates(card, self._merchant[record.partition, record.sequence])
+    def _of(self, entity: Entity, record: Record) -> tuple[Sequence[int], bool]:
+        known = self._followers.get((entity, (record.partition, record.sequence)))
+        return known or self._read(entity, record)
 
-    def _aggregates(self, entity: Entity, record: Record, position: Position) -> tuple[int, ...]:
+    def _read(self, entity: Entity, record: Record) -> tuple[Sequence[int], bool]:
+        """Read what a decision must have read of an entity, and whether that reached back far enough."""
         t = record.transaction
-        name = t.card_id if entity is Entity.CARD else t.merchant_id
-        return self._timelines[entity][name].at(position).read(t.second, AGGREGATES[entity])
+        value = getattr(t, entity.key)
+        nothing = History(self._features.plans[entity])
+        history = self._timelines[entity][value].at(_position(entity, record)) if value else nothing
+        return history.read(t.second), history.covers(t.second)
 
 
-def _timelines(log: Log) -> dict[Entity, defaultdict[str, Timeline]]:
-    """Give every entity its events. A card numbers its decisions itself: its version."""
+def _timelines(log: Log, features: FeatureSet) -> dict[Entity, defaultdict[str, Timeline]]:
+    """Give every entity its events."""
     made: dict[Entity, defaultdict[str, Timeline]] = {
-        entity: defaultdict(partial(Timeline, entity)) for entity in Entity
+        entity: defaultdict(partial(Timeline, features.plans[entity])) for entity in features.entities
     }
-    versions: defaultdict[str, int] = defaultdict(int)
     for record in log:
-        t = record.transaction
-        versions[t.card_id] += 1
-        values = {Measure[name.upper()]: value for name, value in record.counted.items()}
-        made[Entity.CARD][t.card_id].add((DECISIONS, 0), versions[t.card_id], t.second, values)
-        source = (DECISIONS, record.partition)
-        made[Entity.MERCHANT][t.merchant_id].add(source, record.sequence, t.second, counted_at_merchant(t))
-    for (partition, offset), label in sorted(log.labels.values(), key=lambda each: each[0]):
-        for entity, name in ((Entity.CARD, label.card_id), (Entity.MERCHANT, label.merchant_id)):
-            frauds = {Measure.FRAUDS: int(label.is_fraud)}
-            made[entity][name].add((LABELS, partition), offset, label.second, frauds)
+        t, source = record.transaction, (DECISIONS, record.partition)
+        for entity, value in zip(features.entities, features.keys_of(t), strict=True):
+            if value:
+                values = record.counted if entity is features.committed else counted_anywhere(t)
+                made[entity][value].add(source, record.sequence, Event(t.second, values))
+    for logged in sorted(log.labels.values(), key=lambda each: (each.partition, each.offset)):
+        label = logged.label
+        for entity in features.labelled:
+            event = Event(label.second, {Measure.FRAUDS: int(label.is_fraud)}, is_label=True)
+            made[entity][getattr(label, entity.key)].add((LABELS, logged.partition), logged.offset, event)
     return made
 
 
-def _card_position(record: Record) -> dict[tuple[str, int], int]:
-    held = record.held
-    return {(DECISIONS, 0): held.card_decisions, **{(LABELS, p): offset for p, offset in held.card_labels.items()}}
-
-
-def _merchant_position(record: Record) -> dict[tuple[str, int], int]:
-    held = record.held
-    return {
-        **{(DECISIONS, partition): sequence for partition, sequence in held.merchant_decisions.items()},
-        **{(LABELS, partition): offset for partition, offset in held.merchant_labels.items()},
-    }
+def _position(entity: Entity, record: Record) -> dict[Source, int]:
+    held = record.held.get(entity.name)
+    return position(held, DECISIONS, LABELS) if held else {}

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from feature_store.entity_state import Place
-from feature_store.transaction import InvalidError, Label
+from feature_store.entity_writer import LoggedLabel
+from feature_store.transaction import InvalidError
 from services.decision.record import Record
 from services.log import Epochs, label_of, read
 from services.topics import DECISIONS, LABELS
@@ -21,7 +21,7 @@ class Log:
     """Decisions by partition in sequence order, and the first label of each transaction with its place."""
 
     decisions: list[list[Record]]
-    labels: dict[tuple[str, str], tuple[Place, Label]] = field(default_factory=dict)
+    labels: dict[tuple[str, str], LoggedLabel] = field(default_factory=dict)
     """By card and transaction."""
     without_effect: int = 0
     """Records that stand in the log once more, or behind the end of their epoch, or are no decision."""
@@ -64,8 +64,8 @@ class Log:
             label = label_of(record)
         except InvalidError:
             return
-        place = (record.partition, record.offset)
-        self.labels.setdefault((label.card_id, label.transaction_id), (place, label))
+        logged = LoggedLabel(record.partition, record.offset, label)
+        self.labels.setdefault((label.card_id, label.transaction_id), logged)
 
 
 async def whole_log(reader: AIOKafkaConsumer, partitions: int, advance: Advance = lambda _done, _total: None) -> Log:

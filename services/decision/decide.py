@@ -1,40 +1,44 @@
-"""The use case: read, score, judge, commit. Both doors call it; it is the only writer of decisions.
+"""The use case: wait for the card's turn, read, features, score, judge, commit. Both doors call it.
 
 Nothing is written before the decision is known, and everything is written at once, if the card is still as it was read.
-If it moved, the transaction is scored again on the card as it is now.
+If it moved, the transaction is decided again on the card as it is now.
 """
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from weakref import WeakValueDictionary
 
-from feature_store.decision_store import Committed, Decided, DecisionStore, Moved, Seen, Write
-from feature_store.definitions import FINGERPRINT, MERCHANT_DELAY
-from feature_store.formulas import FeatureVector, counted, feature_vector
+import msgspec
+
+from feature_store.decision_store import Committed, Decided, DecisionStore, Seen, Write
+from feature_store.feature_set import FeatureSet
+from feature_store.features import SHIPPED
 from feature_store.transaction import Transaction
-from services.decision.policy import CONTENTION, MERCHANT_LAG, Policy
+from services.decision.policy import LATE, MERCHANT_LAG, Policy
 from services.decision.ports import Model
-from services.decision.record import UNPLACED, Answer, Record, Stored, digest, features_of, unplaced
+from services.decision.record import VERSION, Answer, Decision, Stored, digest, features_of
 from services.decision.stopwatch import Stopwatch
 from services.metrics import Metrics
 
 ATTEMPTS = 32
-"""Most commits tried before one is forced and says so. Within a process a card's transactions take turns, so only other
-processes can be in the way."""
+"""Most commits tried. Within a process a card's transactions take turns, so only other processes can be in the way."""
 
 
 class ConflictError(Exception):
     """The transaction's id was decided with another body."""
 
 
+class ContendedError(Exception):
+    """Other processes wrote the card before each of `ATTEMPTS` commits. Nothing was written; trying again is safe."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer as JSON, the seconds each stage took, and whether it had been decided before."""
+    """The answer, the seconds each stage took, and whether it had been decided before."""
 
-    answer: bytes
+    answer: Answer
     stages: dict[str, float]
     repeated: bool
 
@@ -50,6 +54,7 @@ class Decide:
         policy: Policy,
         metrics: Metrics,
         now: Callable[[], datetime],
+        features: FeatureSet = SHIPPED,
     ) -> None:
         self._store = store
         self._model = model
@@ -57,6 +62,7 @@ class Decide:
         self._policy_version = policy.version
         self._metrics = metrics
         self._now = now
+        self._features = features
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, transaction: Transaction) -> Outcome:
@@ -64,46 +70,46 @@ class Decide:
 
         Raises:
             ConflictError: the id was decided with another body.
+            ContendedError: other processes were always faster.
+            ClosedError: state is being brought up to the log.
             redis.exceptions.RedisError: Redis did not answer; trying again is safe.
         """
         stopwatch = Stopwatch()
         async with self._turns.setdefault(transaction.card_id, asyncio.Lock()):
+            stopwatch.lap("wait")
             outcome = await self._decide(transaction, stopwatch)
-        for stage, seconds in outcome.stages.items():
-            self._metrics.stage_seconds.labels(stage).observe(seconds)
+        self._metrics.observe_stages(outcome.stages)
         return outcome
 
     async def _decide(self, transaction: Transaction, stopwatch: Stopwatch) -> Outcome:
-        read = await self._store.read(transaction)
+        seen = await self._store.read(transaction)
         stopwatch.lap("read")
-        if isinstance(read, Decided):
-            return self._repeat(transaction, read, stopwatch)
-        seen, lag = read, max(0.0, transaction.second - read.pending_since)
+        if isinstance(seen, Decided):
+            return self._repeat(transaction, seen, stopwatch)
+        lag = max(0.0, transaction.second - seen.pending_since)
         self._metrics.merchant_lag.set(lag)
-        for attempt in itertools.count(1):
-            force = attempt > ATTEMPTS
-            answer, features = self._judge(transaction, seen, _degraded(lag, contended=force), stopwatch)
-            write = self._write(transaction, seen, answer, features)
-            result = await self._store.commit(transaction, seen, write, force=force)
+        for _ in range(ATTEMPTS):
+            answer, write = self._judged(transaction, seen, lag, stopwatch)
+            result = await self._store.commit(transaction, seen, write)
             stopwatch.lap("commit")
-            match result:
-                case Committed():
-                    self._note(answer)
-                    return Outcome(Stored.from_bytes(write.stored).answer, stopwatch.seconds, repeated=False)
-                case Decided():
-                    return self._repeat(transaction, result, stopwatch)
-                case Moved():
-                    self._metrics.commit_conflicts.inc()
-                    seen = result.seen
-        raise AssertionError("a forced commit cannot find that the card moved")
+            if isinstance(result, Committed):
+                self._metrics.count_decision(answer.action, answer.degraded)
+                return Outcome(answer, stopwatch.seconds, repeated=False)
+            if isinstance(result, Decided):
+                return self._repeat(transaction, result, stopwatch)
+            self._metrics.commit_conflicts.inc()
+            seen = result.seen
+        raise ContendedError(f"the card was written by others before each of {ATTEMPTS} commits")
 
-    def _judge(
-        self, transaction: Transaction, seen: Seen, degraded: tuple[str, ...], stopwatch: Stopwatch
-    ) -> tuple[Answer, FeatureVector]:
-        features = feature_vector(transaction, seen.aggregates)
-        score = self._model.score(features)
+    def _judged(self, transaction: Transaction, seen: Seen, lag: float, stopwatch: Stopwatch) -> tuple[Answer, Write]:
+        """Compute features, score, action, and what they make of the card; nothing here waits."""
+        degraded = self._degraded(transaction, seen, lag)
+        reads = seen.reads(transaction.second)
+        row = self._features.row(transaction, reads)
+        stopwatch.lap("features")
+        score = self._model.score(row)
         stopwatch.lap("score")
-        judgement = self._policy.judge(score, features, degraded)
+        judgement = self._policy.judge(score, row, degraded)
         stopwatch.lap("judge")
         answer = Answer(
             transaction_id=transaction.transaction_id,
@@ -112,42 +118,36 @@ class Decide:
             reasons=judgement.reasons,
             model=self._model.version,
             policy=self._policy_version,
-            features_version=FINGERPRINT,
+            features_version=self._features.fingerprint,
             degraded=degraded,
-            stage_ms={stage: round(seconds * 1_000, 3) for stage, seconds in stopwatch.seconds.items()},
+            stage_ms=stopwatch.milliseconds(),
         )
-        return answer, features
-
-    def _write(self, transaction: Transaction, seen: Seen, answer: Answer, features: FeatureVector) -> Write:
-        """Put together what is written at once: the card's counts, the stored answer, the record for the log."""
-        values = counted(transaction, seen.aggregates)
-        record = Record(
-            epoch=UNPLACED,
-            partition=UNPLACED,
-            sequence=UNPLACED,
+        committed = self._features.entities.index(self._features.committed)
+        counted = self._features.counted(transaction, reads[committed])
+        decision = Decision(
+            version=VERSION,
             decided_at=self._now(),
             transaction=transaction,
-            features=features_of(features),
+            features=features_of(row),
             held=seen.held,
-            counted={measure.name.lower(): value for measure, value in values.items()},
+            counted=counted,
             answer=answer,
         )
-        return Write(values, Stored.of(transaction, answer).to_bytes(), unplaced(record))
+        card = seen.histories[committed]
+        card.count(transaction.second, counted)
+        return answer, Write(card, Stored.of(transaction, answer).to_bytes(), msgspec.json.encode(decision))
 
-    def _note(self, answer: Answer) -> None:
-        self._metrics.decisions.labels(answer.action).inc()
-        for cause in answer.degraded:
-            self._metrics.degraded.labels(cause).inc()
+    def _degraded(self, transaction: Transaction, seen: Seen, lag: float) -> tuple[str, ...]:
+        """Name what this decision had to do without."""
+        causes = {
+            MERCHANT_LAG: lag > self._features.least_delay,
+            LATE: not seen.covers(transaction.second),
+        }
+        return tuple(cause for cause, holds in causes.items() if holds)
 
     def _repeat(self, transaction: Transaction, decided: Decided, stopwatch: Stopwatch) -> Outcome:
         stored = Stored.from_bytes(decided.stored)
         if stored.body != digest(transaction):
             raise ConflictError(f"transaction {transaction.transaction_id} was decided with another body")
         self._metrics.repeats.labels("decision").inc()
-        return Outcome(stored.answer, stopwatch.seconds, repeated=True)
-
-
-def _degraded(lag: float, *, contended: bool) -> tuple[str, ...]:
-    """Name what this decision had to do without."""
-    causes = {MERCHANT_LAG: lag > MERCHANT_DELAY, CONTENTION: contended}
-    return tuple(cause for cause, holds in causes.items() if holds)
+        return Outcome(stored.answer(transaction.transaction_id), stopwatch.seconds, repeated=True)

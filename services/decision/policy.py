@@ -3,13 +3,14 @@
 To add a rule, add a line to RULES: a reason code, the feature it looks at, from which value on, and the least action.
 """
 
+import functools
 import hashlib
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from feature_store.definitions import NAMES
-from feature_store.formulas import FeatureVector
+from feature_store.feature_set import FeatureVector
+from feature_store.features import SHIPPED
 
 
 class Action(StrEnum):
@@ -31,11 +32,12 @@ class Rule:
 
 
 MERCHANT_LAG = "merchant_lag"
-"""Merchant state was further behind than its features allow for: what they show may be incomplete. Said, not judged."""
-CONTENTION = "contention"
-"""The card kept moving, so this decision may not have seen the one just before it: never approved unseen."""
+"""Merchant state lagged the log by more than its features' delay, so they may miss events. The answer says so; the
+policy does not act on it."""
+LATE = "late"
+"""Some window of the transaction reaches further back than state does, so velocity may be hidden: never approved."""
 
-CAUSES = (MERCHANT_LAG, CONTENTION)
+CAUSES = (MERCHANT_LAG, LATE)
 
 RULES = (
     Rule("card_velocity_10m", "card_count_10m", 10, Action.DECLINE),
@@ -54,11 +56,15 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Policy:
-    """Thresholds on the score (fraud probability, 0 to 1), and rules. `version` names both exactly."""
+    """Thresholds on the score (fraud probability, 0 to 1), and rules. `version` names both exactly.
+
+    `names` are the features of the rows it judges, in their order.
+    """
 
     review: float
     decline: float
     rules: tuple[Rule, ...] = RULES
+    names: tuple[str, ...] = SHIPPED.names
 
     def __post_init__(self) -> None:
         """Refuse thresholds that cannot be meant.
@@ -69,14 +75,19 @@ class Policy:
         if not 0 < self.review <= self.decline <= 1:
             message = f"thresholds must satisfy 0 < review <= decline <= 1: {self.review}, {self.decline}"
             raise ValueError(message)
-        unknown = [rule.feature for rule in self.rules if rule.feature not in NAMES]
+        unknown = [rule.feature for rule in self.rules if rule.feature not in self.names]
         if unknown:
             raise ValueError(f"rules on features that do not exist: {unknown}")
 
+    @functools.cached_property
+    def _columns(self) -> tuple[tuple[Rule, int], ...]:
+        return tuple((rule, self.names.index(rule.feature)) for rule in self.rules)
+
     @property
     def version(self) -> str:
-        """First 12 digits of the SHA-256 of everything above."""
-        return hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:12]
+        """First 12 digits of the SHA-256 of thresholds and rules."""
+        parts = (self.review, self.decline, [asdict(rule) for rule in self.rules])
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     def judge(self, score: float, row: FeatureVector, degraded: tuple[str, ...] = ()) -> Judgement:
         """Give the most severe action that the score, a rule or a degradation asks for.
@@ -90,8 +101,8 @@ class Policy:
             asked.append((Action.DECLINE, "score_above_decline"))
         elif score >= self.review:
             asked.append((Action.REVIEW, "score_above_review"))
-        asked += [(rule.action, rule.reason) for rule in self.rules if row[NAMES.index(rule.feature)] >= rule.at_least]
-        asked += [(Action.REVIEW, CONTENTION)] if CONTENTION in degraded else []
+        asked += [(rule.action, rule.reason) for rule, column in self._columns if row[column] >= rule.at_least]
+        asked += [(Action.REVIEW, LATE)] if LATE in degraded else []
         actions = [action for action, _ in asked]
         severest = max(actions, key=list(Action).index, default=Action.APPROVE)
         return Judgement(severest, tuple(reason for _, reason in asked))

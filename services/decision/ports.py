@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from feature_store.formulas import FeatureVector
+from feature_store.feature_set import FeatureVector
 
 
 class Model(Protocol):

@@ -1,4 +1,4 @@
-"""The wire forms of a decision: the answer to the caller, and the record in topic `decisions`.
+"""The wire forms of a decision: the answer to the caller, what is kept under its id, and the record in the log.
 
 The record holds all that is needed to recompute the decision: transaction, features as served, model, policy.
 """
@@ -9,10 +9,14 @@ from datetime import datetime
 
 import msgspec
 
-from feature_store.formulas import FeatureVector
+from feature_store.definitions import Measure
+from feature_store.feature_set import FeatureVector
 from feature_store.held import Held
 from feature_store.transaction import Transaction
 from services.decision.policy import Action
+
+VERSION = 2
+"""Of the record. Version 1 had positions of a card and a merchant only, and named no version."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,55 +37,101 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     stage_ms: dict[str, float]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision in the log. (`partition`, `sequence`) is its place: without gap, in the order of commits."""
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decision knows of itself before it is committed."""
 
-    epoch: int
-    """Offset of the empty record that began the epoch; a record behind the beginning of a later one does not count."""
-    partition: int
-    sequence: int
+    version: int
     decided_at: datetime
     transaction: Transaction
     features: tuple[float | None, ...]
     """As served, in the order of `features_version`; null where not known (NaN)."""
-    held: Held
-    """Which part of the log the features are from."""
-    counted: dict[str, int]
+    held: dict[str, Held]
+    """By entity: which part of the log the features are from."""
+    counted: dict[Measure, int]
     """What it added to the card's tiles, by measure."""
     answer: Answer
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """What is kept under a transaction's id: which body was decided, and the answer as it was sent."""
+class Record(Decision, frozen=True, kw_only=True):
+    """One decision in the log. (`partition`, `sequence`) is its place: without gap, in the order of commits."""
+
+    epoch: int
+    """Offset of the empty record that began its epoch. A record stamped with an earlier epoch is ignored once a later
+    epoch has begun."""
+    partition: int
+    sequence: int
+
+
+class RecordVersionError(RuntimeError):
+    """A record was written by another version of this code. Nothing may be built from a log that cannot be read."""
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept under a transaction's id: which body was decided, and all of the answer but the id itself."""
 
     body: bytes
-    """Digest of the transaction, `DIGEST` hexadecimal digits."""
-    answer: bytes
+    """Digest of the transaction, `DIGEST` bytes."""
+    action: Action
+    score: float
+    reasons: tuple[str, ...]
+    model: str
+    policy: str
+    features_version: str
+    degraded: tuple[str, ...]
+    stage_us: dict[str, int]
 
     @classmethod
     def of(cls, transaction: Transaction, answer: Answer) -> "Stored":
         """Make what is to be kept."""
-        return cls(digest(transaction), msgspec.json.encode(answer))
+        return cls(
+            digest(transaction),
+            answer.action,
+            answer.score,
+            answer.reasons,
+            answer.model,
+            answer.policy,
+            answer.features_version,
+            answer.degraded,
+            {stage: round(ms * 1_000) for stage, ms in answer.stage_ms.items()},
+        )
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Stored":
         """Read what the store gave."""
-        return cls(raw[:DIGEST], raw[DIGEST:])
+        return _stored.decode(raw)
 
     def to_bytes(self) -> bytes:
         """Give what the store keeps."""
-        return self.body + self.answer
+        return msgspec.msgpack.encode(self)
+
+    def answer(self, transaction_id: str) -> Answer:
+        """Give the answer, which encodes to the bytes that were sent first."""
+        return Answer(
+            transaction_id=transaction_id,
+            action=self.action,
+            score=self.score,
+            reasons=self.reasons,
+            model=self.model,
+            policy=self.policy,
+            features_version=self.features_version,
+            degraded=self.degraded,
+            stage_ms={stage: us / 1_000 for stage, us in self.stage_us.items()},
+        )
 
 
-DIGEST = 32
-UNPLACED = 0
-"""Epoch, partition and sequence of a record until it is published; they are left out of what `unplaced` encodes."""
+DIGEST = 16
 _records = msgspec.json.Decoder(Record)
+_stored = msgspec.msgpack.Decoder(Stored)
+
+
+class _Versioned(msgspec.Struct):
+    sequence: int
+    version: int = 1
 
 
 def digest(transaction: Transaction) -> bytes:
     """Tell one transaction's body from another's, over all of its fields."""
-    return hashlib.sha256(msgspec.json.encode(transaction)).hexdigest()[:DIGEST].encode()
+    return hashlib.blake2b(msgspec.json.encode(transaction), digest_size=DIGEST).digest()
 
 
 def decode_record(raw: bytes) -> Record:
@@ -89,22 +139,30 @@ def decode_record(raw: bytes) -> Record:
 
     Raises:
         msgspec.MsgspecError: it is not one.
+        RecordVersionError: it is one of another version.
     """
-    return _records.decode(raw)
+    try:
+        record = _records.decode(raw)
+    except msgspec.MsgspecError:
+        _check_version(msgspec.json.decode(raw, type=_Versioned).version)
+        raise
+    _check_version(record.version)
+    return record
 
 
-def unplaced(record: Record) -> bytes:
-    """Encode a record without its place in the log, which only commit and relay can give it."""
-    fields = msgspec.structs.asdict(record)
-    del fields["epoch"], fields["partition"], fields["sequence"]
-    return msgspec.json.encode(fields)
+def _check_version(found: int) -> None:
+    if found != VERSION:
+        raise RecordVersionError(
+            f"topic decisions holds records of version {found}, this code reads version {VERSION}: run the code that"
+            " wrote them, or begin with new topics and empty state (`fraud up`: remove var/)"
+        )
 
 
-def placed(unplaced: bytes, epoch: int, partition: int, sequence: int) -> bytes:
-    """Complete an encoded record with its place in the log."""
-    return b'{"epoch":%d,"partition":%d,"sequence":%d,%b' % (epoch, partition, sequence, unplaced[1:])
+def placed(decision: bytes, epoch: int, partition: int, sequence: int) -> bytes:
+    """Complete an encoded `Decision` with its place in the log, which only commit and relay can give it."""
+    return b'{"epoch":%d,"partition":%d,"sequence":%d,%b' % (epoch, partition, sequence, decision[1:])
 
 
-def features_of(vector: FeatureVector) -> tuple[float | None, ...]:
-    """Give a vector as JSON can hold it: every float32 exactly, NaN as null."""
-    return tuple(None if math.isnan(value) else value for value in vector.tolist())
+def features_of(row: FeatureVector) -> tuple[float | None, ...]:
+    """Give a row as JSON can hold it: every float32 exactly, NaN as null."""
+    return tuple([None if math.isnan(value) else value for value in row.tolist()])

@@ -15,3 +15,7 @@ class Stopwatch:
         now = perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def milliseconds(self) -> dict[str, float]:
+        """Give the stages so far, to the microsecond."""
+        return {stage: round(seconds * 1_000_000) / 1_000 for stage, seconds in self.seconds.items()}

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from feature_store.definitions import MERCHANT_DELAY
+from feature_store.features import MERCHANT_DELAY
 from feature_store.transaction import Event, Label, Transaction
 
 PaceName = Literal["state", "log", "none"]

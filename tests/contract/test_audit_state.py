@@ -5,12 +5,12 @@ from collections import defaultdict
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
+from feature_store.entity_state import LabelConflictError, RedisEntityState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_store.decision_store import RedisDecisionStore
 from feature_store.definitions import DAYS, NAMES
-from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
 from feature_store.pending import Pending

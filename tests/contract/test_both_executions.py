@@ -11,13 +11,13 @@ import itertools
 from collections import defaultdict
 from datetime import UTC, datetime
 
+from feature_store.entity_state import LabelConflictError, RedisEntityState
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multiple, rule, run_state_machine_as_test
 
 from feature_store.decision_store import Committed, Decided, RedisDecisionStore, Write
 from feature_store.definitions import DAYS, HOURS, MINUTES, Measure, Tile
-from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.formulas import counted, feature_vector
 from feature_store.keys import Keys
 from feature_store.memory import MemoryStore

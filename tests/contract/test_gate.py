@@ -5,17 +5,17 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
+from feature_store.entity_state import RedisEntityState
+from feature_store.restore import Cards, Restored
 from redis.asyncio import Redis
 
 from feature_store.decision_store import Committed, RedisDecisionStore, Write
 from feature_store.definitions import Measure
-from feature_store.entity_state import RedisEntityState
 from feature_store.gate import Gate, Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
 from feature_store.progress import Progress, Reached
 from feature_store.redis_client import UNAVAILABLE, connect
-from feature_store.restore import Cards, Restored
 from feature_store.scripts import ClosedError
 from feature_store.transaction import Label, Transaction
 from services.stack.redis_server import redis_server

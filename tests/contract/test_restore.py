@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from feature_store.restore import Cards, Restored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from feature_store.decision_store import Committed, Decided, RedisDecisionStore,
 from feature_store.definitions import DAYS
 from feature_store.formulas import counted
 from feature_store.keys import Keys
-from feature_store.restore import Cards, Restored
 from feature_store.transaction import MAX_AMOUNT, Transaction
 
 KEYS = Keys(2)

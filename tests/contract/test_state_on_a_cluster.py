@@ -7,18 +7,18 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
+from feature_store.entity_state import RedisEntityState
+from feature_store.restore import Cards, Restored
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 
 from feature_store.decision_store import Committed, RedisDecisionStore, Write
 from feature_store.definitions import Measure
-from feature_store.entity_state import RedisEntityState
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Entry, Outbox
 from feature_store.pending import Pending
 from feature_store.progress import Progress, Reached
-from feature_store.restore import Cards, Restored
 from feature_store.scripts import ClosedError, Script
 from feature_store.transaction import Label, Transaction
 from services.stack.ports import free_port

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from feature_store.entity_state import LabelConflictError, RedisEntityState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.decision_store import Committed, Decided, Moved, RedisDecisionStore, Write
 from feature_store.definitions import DAYS, NAMES, Measure
-from feature_store.entity_state import LabelConflictError, RedisEntityState
 from feature_store.formulas import counted, feature_vector
 from feature_store.held import Held
 from feature_store.keys import Keys

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from feature_store.histories import Histories
 
 from feature_store.definitions import AGGREGATES, FEATURES, FINGERPRINT, NAMES, STORED, Entity, Op, Tile
 from feature_store.formulas import FORMULAS, Aggregates, counted, feature_vector
-from feature_store.histories import Histories
 from feature_store.transaction import MAX_AMOUNT, Transaction
 
 START = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)  # a Monday

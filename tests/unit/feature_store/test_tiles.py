@@ -1,7 +1,7 @@
 import pytest
+from feature_store.tiles import History, last_tile
 
 from feature_store.definitions import DAYS, LABEL_DELAY, MINUTES, Aggregate, Entity, Measure, Op, Tile
-from feature_store.tiles import History, last_tile
 
 NOON = 20_000 * DAYS + 12 * 3_600
 STORED = {

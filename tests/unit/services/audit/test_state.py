@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
-from feature_store.definitions import Entity, Measure, Tile
 from feature_store.tiles import History
+
+from feature_store.definitions import Entity, Measure, Tile
 from services.audit.state import differences, expected, tiles
 from services.decision.policy import CONTENTION
 from services.decision.record import Stored

@@ -3,11 +3,11 @@
 from itertools import accumulate
 
 import pytest
+from feature_store.tiles import History
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.definitions import DAYS, STORED, Entity, Measure
-from feature_store.tiles import History
 from services.audit.timeline import Timeline
 
 NOON = 20_000 * DAYS + 12 * 3_600

@@ -1,0 +1,150 @@
+"""A set of entities and features, made executable: what is kept, what is read, and the row that a model scores."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store import rates
+from feature_store.definitions import KEPT, LABELLED, ORDERED, Aggregate, Entity, Feature, Measure, Op, Writer
+from feature_store.formulas import FORMULAS, ratio_to_mean
+from feature_store.plan import Plan
+from feature_store.transaction import Event, Label, Transaction
+
+FeatureVector = npt.NDArray[np.float32]
+"""Shape (len(features),): the model's input for one transaction; NaN where a value is not known."""
+Reads = Sequence[Sequence[int]]
+"""For each entity, the integers of its plan's aggregates, in their order."""
+
+FORMAT = 1
+"""Raise it when `codec.py` or `packed.py` write other bytes."""
+ARITHMETIC = 2
+"""Raise it when code gives a feature another meaning: a formula, what is counted, how a window is cut or kept."""
+RESERVED = frozenset({"decided", "label"})
+"""Kinds of key in Redis that no entity may be named like, see `keys.py`."""
+HIGH_RATIO = 2_500
+"""An amount above 2.5 times the card's mean (thousandths) is counted as high."""
+
+
+class FeatureSet:
+    """Entities and features, in the order of the model's input.
+
+    Args:
+        entities: whose history is kept. `commit` writes exactly one, keyed by card_id.
+        features: the columns.
+        own_mean: count and sum of the amounts that the committed entity's ratios compare with.
+
+    Attributes:
+        entities, features, names: as given, and the names of the features.
+        plans: for each entity, what its tiles hold and which windows are read.
+        fingerprint: names these features exactly. A model carries it, and is refused where another one runs.
+        layout: four bytes that name what is kept and how. State carries it, and is refused where another one runs.
+        least_delay: seconds that what the updater writes may lag before a feature shows it.
+
+    Raises:
+        ValueError: the definitions cannot be meant; the message names the feature.
+    """
+
+    def __init__(
+        self, entities: Sequence[Entity], features: Sequence[Feature], *, own_mean: tuple[Aggregate, Aggregate]
+    ) -> None:
+        self.entities = tuple(entities)
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in features)
+        self.committed = _committed(self.entities)
+        _check(self.entities, self.features)
+        self.plans: Mapping[Entity, Plan] = {
+            entity: Plan(entity, (a for feature in features for a in feature.of if a.entity == entity))
+            for entity in entities
+        }
+        self.labelled = tuple(entity for entity in self.entities if entity.key in Label.__struct_fields__)
+        self.followers = tuple(entity for entity in self.entities if entity.written_by is Writer.UPDATER)
+        self.least_delay = min((a.delay for f in features for a in f.of if a.entity in self.followers), default=0)
+        self._own_mean = tuple(self.plans[self.committed].aggregates.index(a) for a in own_mean)
+        self._columns = tuple((FORMULAS[feature.formula], self._places(feature.of)) for feature in features)
+        kept = [[entity.name, entity.key, self.plans[entity].stored] for entity in self.entities]
+        meaning = (ARITHMETIC, KEPT, rates.VERSION, rates.RATES)
+        self.fingerprint = _digest(*meaning, [asdict(feature) for feature in features]).hex()[:16]
+        self.layout = _digest(FORMAT, *meaning, kept)[:4]
+
+    def row(self, transaction: Transaction, reads: Reads) -> FeatureVector:
+        """Compute every feature in its order, as float32."""
+        return np.array(list(self._values(transaction, reads)), dtype=np.float32)
+
+    def _values(self, transaction: Transaction, reads: Reads) -> Iterator[float]:
+        for formula, places in self._columns:
+            if len(places) == 1:
+                ((entity, index),) = places
+                yield formula(transaction, reads[entity][index])
+            else:
+                yield formula(transaction, *[reads[entity][index] for entity, index in places])
+
+    def counted(self, transaction: Transaction, of_card: Sequence[int]) -> dict[Measure, int]:
+        """Give what a transaction adds to its card, of which `of_card` was read.
+
+        The ratio compares with the card's mean as read, so it depends on the card's earlier transactions in the log.
+        """
+        count, total = (of_card[index] for index in self._own_mean)
+        ratio = ratio_to_mean(transaction.cents, count, total)
+        ordered = {Measure.LARGEST_RATIO: ratio, Measure.HIGH_RATIOS: int(ratio > HIGH_RATIO)}
+        return counted_anywhere(transaction) | ordered
+
+    def keys_of(self, event: Event) -> list[str | None]:
+        """Give, for each entity, the value of its key field; None where the event does not name one."""
+        return [getattr(event, entity.key, None) for entity in self.entities]
+
+    def _places(self, aggregates: Sequence[Aggregate]) -> tuple[tuple[int, int], ...]:
+        return tuple((self.entities.index(a.entity), self.plans[a.entity].aggregates.index(a)) for a in aggregates)
+
+
+def counted_anywhere(transaction: Transaction) -> dict[Measure, int]:
+    """Give what a transaction adds to an entity that the updater writes. Nothing here depends on the log's order."""
+    amount = transaction.cents
+    return {Measure.COUNT: 1, Measure.AMOUNT: amount, Measure.SQUARES: amount * amount}
+
+
+def _committed(entities: Sequence[Entity]) -> Entity:
+    written = [entity for entity in entities if entity.written_by is Writer.COMMIT]
+    if [entity.key for entity in written] != ["card_id"]:
+        raise ValueError("commit writes exactly one entity, keyed by card_id: its keys share the card's slot")
+    return written[0]
+
+
+def _check(entities: Sequence[Entity], features: Sequence[Feature]) -> None:
+    """Refuse definitions whose values could not be the same online and offline."""
+    if len({feature.name for feature in features}) < len(features):
+        raise ValueError("two features have the same name")
+    if taken := [entity.name for entity in entities if entity.name in RESERVED]:
+        raise ValueError(f"{taken[0]} is the name of another kind of key")
+    if unknown := [entity.key for entity in entities if entity.key not in Transaction.__struct_fields__]:
+        raise ValueError(f"a transaction has no field {unknown[0]}")
+    for feature in features:
+        for a in feature.of:
+            for broken, rule in _rules(a, entities).items():
+                if rule:
+                    raise ValueError(f"{feature.name}: {broken}")
+
+
+def _rules(a: Aggregate, entities: Sequence[Entity]) -> dict[str, bool]:
+    """Give what would be wrong with an aggregate, and whether it is."""
+    follows = a.entity.written_by is Writer.UPDATER
+    reach = a.window + (-(-a.delay // a.tile.seconds) + 1 if a.delay else 0)
+    return {
+        f"its entity {a.entity.name} is not among those of the set": a.entity not in entities,
+        f"it reaches back {reach} {a.tile} tiles, and {a.tile.kept} are kept (KEPT)": reach > a.tile.kept,
+        "what the updater writes needs a delay, which hides the updater's lag": follows and not a.delay,
+        f"{a.measure} needs the card's order": follows and bool(ORDERED & set(a.needs)),
+        "elapsed time has no delay, so it needs an entity that commit writes": follows and a.op is Op.ELAPSED,
+        f"labels do not name {a.entity.key}": bool(LABELLED & set(a.needs)) and not _labels_name(a.entity),
+    }
+
+
+def _labels_name(entity: Entity) -> bool:
+    return entity.key in Label.__struct_fields__
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()

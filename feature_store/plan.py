@@ -1,0 +1,80 @@
+"""What the features ask of one entity, worked out once: which measures its tiles hold, and which windows are read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from feature_store.definitions import Aggregate, Entity, Measure, Op, Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One aggregate of a window: its place in what is read, and the columns it looks at."""
+
+    place: int
+    op: Op
+    column: int
+    frauds: int
+    """Column of the labelled frauds, where the operation needs both; else 0."""
+    largest: bool
+    """Whether the maximum is asked for, not the sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`tiles` tiles that end `delay` seconds before the event, and what is asked of them."""
+
+    tiles: int
+    delay: int
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """One kind of tile of an entity. Its table has the tile's number in column 0, then `measures`, sorted by number."""
+
+    tile: Tile
+    seconds: int
+    kept: int
+    measures: tuple[Measure, ...]
+    largest: int
+    """Column of LARGEST_RATIO, of which a tile keeps the maximum; 0 if there is none."""
+    windows: tuple[Window, ...]
+
+
+class Plan:
+    """What is kept and read of one entity. `aggregates` is the order in which its integers are read."""
+
+    def __init__(self, entity: Entity, aggregates: Iterable[Aggregate]) -> None:
+        self.entity = entity
+        self.aggregates = tuple(dict.fromkeys(aggregates))
+        self.tiles = tuple(plan for tile in Tile if (plan := self._tile_plan(tile)).measures)
+        self.elapsed = tuple(
+            (place, a.window * a.tile.seconds) for place, a in enumerate(self.aggregates) if a.op is Op.ELAPSED
+        )
+        """Place and limit in seconds of each ELAPSED."""
+
+    @property
+    def stored(self) -> dict[Tile, tuple[Measure, ...]]:
+        """What the tiles hold: no more than some feature asks for."""
+        return {plan.tile: plan.measures for plan in self.tiles}
+
+    def _tile_plan(self, tile: Tile) -> TilePlan:
+        asked = [(place, a) for place, a in enumerate(self.aggregates) if a.tile is tile and a.op is not Op.ELAPSED]
+        needed = {measure for _, a in asked for measure in a.needs}
+        measures = tuple(measure for measure in Measure if measure in needed)
+        columns = {measure: column for column, measure in enumerate(measures, start=1)}
+        windows: dict[tuple[int, int], list[Asked]] = {}
+        for place, a in asked:
+            both = Measure.FRAUDS in a.needs and Measure.COUNT in a.needs
+            largest = a.measure is Measure.LARGEST_RATIO
+            frauds = columns[Measure.FRAUDS] if both else 0
+            one = Asked(place, a.op, columns[Measure.COUNT if both else a.measure], frauds, largest)
+            windows.setdefault((a.window, a.delay), []).append(one)
+        return TilePlan(
+            tile,
+            tile.seconds,
+            tile.kept,
+            measures,
+            columns.get(Measure.LARGEST_RATIO, 0),
+            tuple(Window(tiles, delay, tuple(several)) for (tiles, delay), several in windows.items()),
+        )
