@@ -5,27 +5,48 @@
 | 4 | the layout: names what tiles hold and how, see `FeatureSet.layout` |
 | 8 | revision, raised by every write; the first 12 bytes are what compare-and-set compares |
 | 4 | CRC-32 of the key and of all other bytes but the stamp |
-| 8 | second of the newest transaction, or `NEVER` |
-| ... | table of two columns: partition, last sequence counted (not for what `commit` writes: the stamp has it) |
-| ... | table of two columns: partition, offset of the last label counted |
-| ... | for each kind of tile that holds anything: table of tile number and measures, see `packed.py` |
+| ... | MessagePack of [newest, decisions, labels, tables]; every integer takes as few bytes as its value needs |
 | 16 | for what `commit` writes, the stamp: sequence of the last decision, twice, written by the script that gives it |
 
-Numbers outside tables are big-endian. Equal histories make equal bytes.
+`newest` is the second of the newest transaction, or null. `decisions` (empty for what `commit` writes: the stamp has it)
+and `labels` map a partition to the last sequence or offset counted. `tables` has one for each kind of tile that holds
+anything: tile numbers, ascending, then a column for each measure. Numbers outside MessagePack are big-endian, integers
+of 2**64 and more are decimal text. Equal histories make equal bytes.
 """
 
 import struct
 import zlib
 
+import msgspec
+
 from feature_store.definitions import Writer
-from feature_store.history import History, Offsets
-from feature_store.packed import pack, unpack
+from feature_store.history import History, Offsets, Table
 from feature_store.plan import Plan
 
 HEAD = 12
 """How many bytes at the beginning tell one revision from every other."""
-NEVER = -(1 << 63)
-_REVISION, _REST, _STAMP = struct.Struct(">Q"), struct.Struct(">Iq"), struct.Struct(">QQ")
+_REVISION, _CHECKSUM, _STAMP = struct.Struct(">Q"), struct.Struct(">I"), struct.Struct(">QQ")
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    newest: int | None
+    decisions: Offsets
+    labels: Offsets
+    tables: list[Table]
+
+
+class _Wide(msgspec.Struct, array_like=True):
+    """The same where some sum does not fit into 64 bits."""
+
+    newest: int | None
+    decisions: Offsets
+    labels: Offsets
+    tables: list[list[list[int | str]]]
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+_decode_wide = msgspec.msgpack.Decoder(_Wide).decode
 
 
 class CorruptStateError(RuntimeError):
@@ -49,12 +70,13 @@ def stamp(sequence: int) -> bytes:
 def encode(history: History, key: str, layout: bytes, revision: int) -> bytes:
     """Write a history, for `key`, as of `revision`; a card's without its stamp."""
     committed = history.plan.entity.written_by is Writer.COMMIT
-    tables = [_pack_offsets({} if committed else history.decisions), _pack_offsets(history.labels)]
-    tables += map(pack, history.tables)
+    parts = (history.newest, {} if committed else history.decisions, history.labels)
+    try:
+        body = _encode(_Packed(*parts, history.tables))
+    except OverflowError:
+        body = _encode(_Wide(*parts, [[_as_text(column) for column in table] for table in history.tables]))
     first = head(layout, revision)
-    newest = NEVER if history.newest is None else history.newest
-    rest = b"".join(tables)
-    return b"".join((first, _REST.pack(_checksum(key, first, newest, rest), newest), rest))
+    return first + _CHECKSUM.pack(_checksum(key, first, body)) + body
 
 
 def encode_stamped(history: History, key: str, layout: bytes, revision: int) -> bytes:
@@ -78,26 +100,18 @@ def decode(raw: bytes | None, key: str, plan: Plan, layout: bytes, partition: in
     Raises:
         CorruptStateError: it was written by another layout, for another key, or is damaged.
     """
-    history = History(plan)
     if raw is None:
-        return history
+        return History(plan)
     if raw[: len(layout)] != layout:
         raise CorruptStateError(key, "is of another layout, or no history")
-    end = len(raw) - (_STAMP.size if plan.entity.written_by is Writer.COMMIT else 0)
-    try:
-        (history.revision,) = _REVISION.unpack_from(raw, len(layout))
-        checksum, newest = _REST.unpack_from(raw, HEAD)
-        body = raw[HEAD + _REST.size : end]
-        if checksum != _checksum(key, raw[:HEAD], newest, body):
-            raise CorruptStateError(key, "does not match its checksum")
-        history.newest = None if newest == NEVER else newest
-        history.decisions, at = _offsets(body, 0)
-        history.labels, at = _offsets(body, at)
-        for index, tile in enumerate(plan.tiles):
-            history.tables[index], at = unpack(body, at, columns=len(tile.measures) + 1)
-    except (struct.error, IndexError, KeyError):
-        raise CorruptStateError(key, "is cut short") from None
-    if plan.entity.written_by is Writer.COMMIT:
+    committed = plan.entity.written_by is Writer.COMMIT
+    end = len(raw) - (_STAMP.size if committed else 0)
+    body = raw[HEAD + _CHECKSUM.size : end]
+    if not body or _CHECKSUM.unpack_from(raw, HEAD)[0] != _checksum(key, raw[:HEAD], body):
+        raise CorruptStateError(key, "does not match its checksum")
+    history = _unpacked(body, plan)
+    (history.revision,) = _REVISION.unpack_from(raw, len(layout))
+    if committed:
         sequence, again = _STAMP.unpack_from(raw, end)
         if sequence != again:
             raise CorruptStateError(key, "has a damaged sequence")
@@ -105,15 +119,22 @@ def decode(raw: bytes | None, key: str, plan: Plan, layout: bytes, partition: in
     return history
 
 
-def _checksum(key: str, first: bytes, newest: int, rest: bytes) -> int:
-    return zlib.crc32(rest, zlib.crc32(b"%b %d %b" % (first, newest, key.encode())))
+def _unpacked(body: bytes, plan: Plan) -> History:
+    packed: _Packed | _Wide
+    try:
+        packed = _decode(body)
+        tables = packed.tables
+    except msgspec.ValidationError:  # the checksum was right, so these are sums too large for 64 bits
+        packed = _decode_wide(body)
+        tables = [[list(map(int, column)) for column in table] for table in packed.tables]
+    history = History(plan, tables)
+    history.newest, history.decisions, history.labels = packed.newest, packed.decisions, packed.labels
+    return history
 
 
-def _pack_offsets(offsets: Offsets) -> bytes:
-    partitions = sorted(offsets)
-    return pack([partitions, [offsets[partition] for partition in partitions]])
+def _as_text(column: list[int]) -> list[int | str]:
+    return [value if value < 1 << 64 else str(value) for value in column]
 
 
-def _offsets(raw: bytes, at: int) -> tuple[Offsets, int]:
-    (partitions, numbers), at = unpack(raw, at, columns=2)
-    return dict(zip(partitions, numbers, strict=True)), at
+def _checksum(key: str, first: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(first + key.encode()))

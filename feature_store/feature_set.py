@@ -20,7 +20,7 @@ Reads = Sequence[Sequence[int]]
 """For each entity, the integers of its plan's aggregates, in their order."""
 
 FORMAT = 1
-"""Raise it when `codec.py` or `packed.py` write other bytes."""
+"""Raise it when `codec.py` writes other bytes."""
 ARITHMETIC = 2
 """Raise it when code gives a feature another meaning: a formula, what is counted, how a window is cut or kept."""
 RESERVED = frozenset({"decided", "label"})

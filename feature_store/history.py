@@ -11,9 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 
 from feature_store.definitions import Measure, Op
-from feature_store.packed import Table
 from feature_store.plan import Asked, Plan, TilePlan
 
+Table = list[list[int]]
+"""Rows as columns of equal length."""
 Offsets = dict[int, int]
 """By partition: the last sequence (decisions) or offset (labels) that was counted."""
 
@@ -32,13 +33,13 @@ class History:
 
     __slots__ = ("decisions", "labels", "newest", "plan", "revision", "tables")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, tables: list[Table] | None = None) -> None:
         self.plan = plan
         self.newest: int | None = None
         self.revision = 0
         self.decisions: Offsets = {}
         self.labels: Offsets = {}
-        self.tables: list[Table] = [[[] for _ in range(len(tile.measures) + 1)] for tile in plan.tiles]
+        self.tables = tables or [[[] for _ in range(len(tile.measures) + 1)] for tile in plan.tiles]
 
     def count(self, second: int, values: Mapping[Measure, int]) -> None:
         """Count a transaction at event time `second`, and drop the tiles that fall out of what is kept."""

@@ -36,6 +36,9 @@ class Metrics:
         # unavailable: Redis or Kafka did not answer. closed: state is being brought up to the log. contended: a card
         # written by other processes all the time. failed: a bug, or damaged state.
         self.requests = self._counter("requests", "Requests and records", door=DOORS, outcome=OUTCOMES)
+        self._requests = {
+            (door, outcome): self.requests.labels(door, outcome) for door in DOORS for outcome in OUTCOMES
+        }
         # First decisions only; a repeat is not a decision. A sudden shift between actions is model or data trouble.
         self.decisions = self._counter("decisions", "Decisions committed, by action", action=list(Action))
         # Where the 200 ms go. stage: wait (for the card's turn) | read | features | score | judge | commit, and total
@@ -77,6 +80,10 @@ class Metrics:
         self.serving = self._gauge(
             "serving_info", "Always 1; the labels say what runs", "model", "policy", "features_version"
         )
+
+    def count_request(self, door: str, outcome: str) -> None:
+        """Count what came through a door."""
+        self._requests[door, outcome].inc()
 
     def observe_stages(self, seconds: Mapping[str, float]) -> None:
         """Take in how long each stage of a decision took."""

@@ -42,6 +42,7 @@ async def serve(process: Process) -> None:
             host=process.host,
             port=process.port,
             access_log=False,  # a path may name a card
+            proxy_headers=False,  # nobody asks where a request came from
             log_config=None,
             lifespan="off",
             timeout_graceful_shutdown=int(STOP_SECONDS),

@@ -61,7 +61,7 @@ class TransactionDoor:
     async def _one(self, record: ConsumerRecord) -> None:
         with self._total.time():
             outcome = await self._outcome(record)
-        self._metrics.requests.labels("kafka", outcome).inc()
+        self._metrics.count_request("kafka", outcome)
 
     async def _outcome(self, record: ConsumerRecord) -> str:
         set_aside, now = partial(self._dead_letters.send, record), self._now()
@@ -81,7 +81,7 @@ class TransactionDoor:
         while True:
             with contextlib.suppress(ContendedError):
                 return await self._decide(transaction)
-            self._metrics.requests.labels("kafka", "contended").inc()
+            self._metrics.count_request("kafka", "contended")
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,6 @@
 """Reads a request's body, up to a limit, before anything looks at it."""
 
-from starlette.requests import Request
+from starlette.types import Receive
 
 MOST_BYTES = 16_384
 """No valid transaction or label comes near this."""
@@ -10,18 +10,25 @@ class TooLargeError(Exception):
     """The body is longer than `MOST_BYTES`."""
 
 
-async def read_body(request: Request) -> bytes:
+class IncompleteError(Exception):
+    """The caller went away before the body was complete."""
+
+
+async def read_body(receive: Receive) -> bytes:
     """Read the body.
 
     Raises:
-        TooLargeError: it is declared or turns out to be too long; the rest is not read.
+        TooLargeError: it is too long; the rest is not read.
+        IncompleteError: it ended before it was complete.
     """
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > MOST_BYTES:
-        raise TooLargeError
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise IncompleteError
+        more: bytes = message.get("body", b"")
+        body += more
         if len(body) > MOST_BYTES:
             raise TooLargeError
-    return bytes(body)
+        if not message.get("more_body", False):
+            return body

@@ -1,34 +1,51 @@
-"""What all endpoints share: each request is counted by its outcome, and what is not valid becomes a problem."""
+"""What all endpoints share: each request is counted by its outcome, and what goes wrong becomes a problem.
 
-from collections.abc import Awaitable, Callable
+An endpoint is an ASGI application of its own. The framework routes and documents; it does not stand between the server
+and a decision, where its own work would cost more than the decision (decision record 12).
+"""
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
+
+from prometheus_client import Histogram
+from starlette.types import Receive, Scope, Send
 
 from feature_store.transaction import InvalidError
 from services.api import problems
-from services.api.body import MOST_BYTES, TooLargeError
+from services.api.body import MOST_BYTES, IncompleteError, TooLargeError, read_body
+from services.api.reply import Reply
 from services.metrics import Metrics
 
-Handler = Callable[[Request], Awaitable[tuple[str, Response]]]
-"""Gives the outcome (see `metrics.OUTCOMES`) and the response."""
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Mapping[str, str], bytes], Awaitable[tuple[str, Reply]]]
+"""Takes the parameters in the path and the body; gives the outcome (see `metrics.OUTCOMES`) and the reply."""
 
 
-def endpoint(handle: Handler, metrics: Metrics) -> Callable[[Request], Awaitable[Response]]:
-    """Make an endpoint of a handler."""
+class Endpoint:
+    """Makes an ASGI application of a handler; `timer` observes the seconds from request to reply."""
 
-    async def respond(request: Request) -> Response:
-        outcome = "failed"
+    def __init__(self, handle: Handler, metrics: Metrics, timer: Histogram | None = None) -> None:
+        self._handle = handle
+        self._timer = timer
+        self._count = metrics.count_request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        started = perf_counter()
         try:
-            outcome, response = await handle(request)
-        except TooLargeError:
-            outcome, response = "invalid", problems.too_large(MOST_BYTES)
-        except ClientDisconnect:
-            outcome, response = "invalid", problems.invalid("body", "ended before it was complete")
+            outcome, reply = await self._handle(scope.get("path_params", {}), await read_body(receive))
         except InvalidError as error:
-            outcome, response = "invalid", problems.invalid(error.field, error.message)
-        finally:
-            metrics.requests.labels("http", outcome).inc()
-        return response
-
-    return respond
+            outcome, reply = "invalid", problems.invalid(error.field, error.message)
+        except TooLargeError:
+            outcome, reply = "invalid", problems.too_large(MOST_BYTES)
+        except IncompleteError:
+            outcome, reply = "invalid", problems.invalid("body", "ended before it was complete")
+        except Exception:
+            log.exception("a request failed")
+            outcome, reply = "failed", problems.internal()
+        if self._timer:
+            self._timer.observe(perf_counter() - started)
+        self._count("http", outcome)
+        await reply.send(send)

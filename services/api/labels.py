@@ -2,19 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from starlette.requests import Request
-from starlette.responses import Response
 
 from feature_store.transaction import Label, parse
 from services.api import problems
-from services.api.body import read_body
-from services.api.endpoint import endpoint
+from services.api.endpoint import Endpoint
+from services.api.reply import Reply
 from services.kafka import open_producer
 from services.metrics import Metrics
 from services.settings import Settings
@@ -71,13 +69,13 @@ class Labels:
     def __init__(self, sender: LabelSender, metrics: Metrics, now: Callable[[], datetime]) -> None:
         self._sender = sender
         self._now = now
-        self.post = endpoint(self._post, metrics)
+        self.post = Endpoint(self._post, metrics)
 
-    async def _post(self, request: Request) -> tuple[str, Response]:
+    async def _post(self, _: Mapping[str, str], body: bytes) -> tuple[str, Reply]:
         """Accept the label in the body."""
-        label = parse(Label, await read_body(request), now=self._now())
+        label = parse(Label, body, now=self._now())
         try:
             accepted = await self._sender.send(label)
         except (KafkaError, TimeoutError):
             return "unavailable", problems.unavailable("the label could not be written to the log in time")
-        return "accepted", Response(msgspec.json.encode(accepted), 202, media_type="application/json")
+        return "accepted", Reply(202, msgspec.json.encode(accepted))

@@ -1,0 +1,1 @@
+"""`make bench`: what a decision costs, as ratios taken in one run."""
