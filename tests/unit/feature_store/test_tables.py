@@ -45,7 +45,7 @@ def test_rows_come_back_as_they_were_written(tmp_path, suffix):
     rows = [
         a_row(0),
         a_row(1, channel="ecommerce", country="DE", mcc="0742", device_id="d-1", currency="JPY"),
-        Row(a_row(2, amount=10**10, currency="KWD").transaction, is_fraud=True, pattern="card_testing"),
+        Row(a_row(2, amount=10**10, currency="ISK").transaction, is_fraud=True, pattern="card_testing"),
         Row(a_row(3, at=NOON + timedelta(microseconds=1)).transaction, is_fraud=None),
     ]
     write_table(path, rows)
@@ -72,7 +72,7 @@ def test_the_length_is_known_and_more_than_a_batch_is_read_twice_alike(tmp_path)
         (1.15, "EUR", 115),
         (1250.0, "JPY", 1250),
         (0.5, "JPY", 1),
-        (1.2345, "KWD", 1235),
+        (1234.5, "KRW", 1235),
         (1e8, "EUR", 10**10),
         (Decimal("57.16"), "EUR", 5716),
         (57, "EUR", 5700),
@@ -93,8 +93,8 @@ def test_amounts_already_in_minor_units_stay_and_must_be_whole(tmp_path):
 
 
 def test_the_given_currency_stands_where_a_row_names_none(tmp_path):
-    rows = rows_of(a_file(tmp_path, currency=["KWD", None]), currency="JPY")
-    assert [(row.transaction.currency, row.transaction.amount) for row in rows] == [("KWD", 12500), ("JPY", 7)]
+    rows = rows_of(a_file(tmp_path, currency=["USD", None]), currency="JPY")
+    assert [(row.transaction.currency, row.transaction.amount) for row in rows] == [("USD", 1250), ("JPY", 7)]
 
 
 def test_columns_are_found_under_the_names_of_the_file(tmp_path):
@@ -174,6 +174,7 @@ def test_a_field_that_does_not_exist_is_refused(tmp_path):
         ({"card_id": ["c1", "c 2"]}, "row 2, card_id: "),
         ({"merchant_id": ["m1", None]}, "row 2, merchant_id: is required"),
         ({"currency": ["EUR", "ZZZ"]}, "row 2, currency: "),
+        ({"currency": ["EUR", "KWD"]}, "row 2, currency: has no reference rate"),
         ({"channel": ["pos", "pigeon"]}, "row 2, channel: "),
         ({"is_fraud": [0, 7]}, "row 2, is_fraud: "),
         ({"is_fraud": ["false", "maybe"]}, "row 2, is_fraud: "),

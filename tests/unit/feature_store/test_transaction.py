@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from feature_store.transaction import MAX_AMOUNT, InvalidError, Label, Transaction, parse
+from feature_store.transaction import EARLIEST, MAX_AMOUNT, InvalidError, Label, Transaction, parse
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 VALID = {
@@ -16,9 +16,9 @@ VALID = {
 }
 
 
-def parsed(**changes):
+def parsed(*, oldest=EARLIEST, **changes):
     fields = {name: value for name, value in (VALID | changes).items() if value is not ...}
-    return parse(Transaction, json.dumps(fields).encode(), now=NOW)
+    return parse(Transaction, json.dumps(fields).encode(), now=NOW, oldest=oldest)
 
 
 def test_a_valid_transaction_is_read_with_its_optional_fields():
@@ -51,6 +51,7 @@ def test_the_same_instant_in_another_zone_is_the_same_transaction():
         ("amount", True),
         ("currency", "eur"),
         ("currency", "XXX"),
+        ("currency", "KWD"),
         ("currency", "EUR\n"),
         ("event_time", "2026-11-01T12:00:00"),
         ("event_time", "yesterday"),
@@ -74,6 +75,24 @@ def test_what_breaks_a_rule_is_refused_by_the_name_of_its_field(field, value):
 def test_what_is_not_a_json_object_is_refused(raw):
     with pytest.raises(InvalidError, match="body"):
         parse(Transaction, raw, now=NOW)
+
+
+def test_an_amount_has_cents_at_the_reference_rate():
+    assert (parsed().cents, parsed(currency="JPY").cents) == (1_250, 712)
+
+
+def test_a_currency_without_a_rate_is_refused_by_the_file_to_change():
+    with pytest.raises(InvalidError, match=r"^currency: has no reference rate \(feature_store/rates\.py\)$"):
+        parsed(currency="KWD")
+
+
+def test_what_is_older_than_a_door_accepts_is_refused():
+    oldest = NOW - timedelta(days=30)
+    assert parsed(oldest=oldest, event_time=oldest.isoformat()).event_time == oldest
+    just_before = (oldest - timedelta(microseconds=1)).isoformat()
+    with pytest.raises(InvalidError, match=r"^event_time: is before 2026-10-02T12:00:00"):
+        parsed(oldest=oldest, event_time=just_before)
+    assert parsed(event_time=just_before)
 
 
 CARD_NUMBER = "4111111111111111"
