@@ -8,10 +8,10 @@
 | ... | MessagePack of [newest, decisions, labels, tables]; every integer takes as few bytes as its value needs |
 | 16 | for what `commit` writes, the stamp: sequence of the last decision, twice, written by the script that gives it |
 
-`newest` is the second of the newest transaction, or null. `decisions` (empty for what `commit` writes: the stamp has it)
-and `labels` map a partition to the last sequence or offset counted. `tables` has one for each kind of tile that holds
-anything: tile numbers, ascending, then a column for each measure. Numbers outside MessagePack are big-endian, integers
-of 2**64 and more are decimal text. Equal histories make equal bytes.
+`newest` is the second of the newest transaction, or null. `decisions` and `labels` map a partition to the last sequence
+or offset counted; what `commit` writes has its decisions in the stamp. `tables` has one for each kind of tile that
+holds anything: tile numbers, ascending, then a column for each measure. Numbers outside MessagePack are big-endian,
+integers of 2**64 and more are decimal text. Equal histories make equal bytes.
 """
 
 import struct
@@ -44,7 +44,7 @@ class _Wide(msgspec.Struct, array_like=True):
     tables: list[list[list[int | str]]]
 
 
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 _decode_wide = msgspec.msgpack.Decoder(_Wide).decode
 
@@ -70,7 +70,8 @@ def stamp(sequence: int) -> bytes:
 def encode(history: History, key: str, layout: bytes, revision: int) -> bytes:
     """Write a history, for `key`, as of `revision`; a card's without its stamp."""
     committed = history.plan.entity.written_by is Writer.COMMIT
-    parts = (history.newest, {} if committed else history.decisions, history.labels)
+    decisions = {} if committed else dict(sorted(history.decisions.items()))
+    parts = (history.newest, decisions, dict(sorted(history.labels.items())))
     try:
         body = _encode(_Packed(*parts, history.tables))
     except OverflowError:

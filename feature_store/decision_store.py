@@ -212,7 +212,7 @@ def with_card(features: FeatureSet, seen: Seen, card: History) -> Seen:
 
 
 def _held(history: History) -> Held:
-    return Held(decisions=dict(history.decisions), labels=dict(history.labels))
+    return Held(decisions=history.decisions, labels=history.labels)
 
 
 def _since(values: Sequence[bytes | None]) -> float:

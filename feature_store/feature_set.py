@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -72,15 +72,14 @@ class FeatureSet:
 
     def row(self, transaction: Transaction, reads: Reads) -> FeatureVector:
         """Compute every feature in its order, as float32."""
-        return np.array(list(self._values(transaction, reads)), dtype=np.float32)
-
-    def _values(self, transaction: Transaction, reads: Reads) -> Iterator[float]:
-        for formula, places in self._columns:
-            if len(places) == 1:
-                ((entity, index),) = places
-                yield formula(transaction, reads[entity][index])
-            else:
-                yield formula(transaction, *[reads[entity][index] for entity, index in places])
+        read = [value for of_entity in reads for value in of_entity]
+        values = [
+            formula(transaction, read[places[0]])
+            if len(places) == 1
+            else formula(transaction, *[read[place] for place in places])
+            for formula, places in self._columns
+        ]
+        return np.array(values, dtype=np.float32)
 
     def counted(self, transaction: Transaction, of_card: Sequence[int]) -> dict[Measure, int]:
         """Give what a transaction adds to its card, of which `of_card` was read.
@@ -96,8 +95,10 @@ class FeatureSet:
         """Give, for each entity, the value of its key field; None where the event does not name one."""
         return [getattr(event, entity.key, None) for entity in self.entities]
 
-    def _places(self, aggregates: Sequence[Aggregate]) -> tuple[tuple[int, int], ...]:
-        return tuple((self.entities.index(a.entity), self.plans[a.entity].aggregates.index(a)) for a in aggregates)
+    def _places(self, aggregates: Sequence[Aggregate]) -> tuple[int, ...]:
+        """Where each aggregate is when all that was read stands in one row."""
+        every = [a for entity in self.entities for a in self.plans[entity].aggregates]
+        return tuple(every.index(a) for a in aggregates)
 
 
 def counted_anywhere(transaction: Transaction) -> dict[Measure, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
-from feature_store.redis_client import Client
+from feature_store.redis_client import Client, send
 from feature_store.scripts import Argument, Script, named
 
 MOST_UNDER_WAY = 2
@@ -113,15 +113,13 @@ class RoundTrips:
             self._leave(node)
 
     async def _exchange(self, batch: _Batch) -> None:
-        pipeline = self._client.pipeline(transaction=False)
+        commands: list[tuple[Argument, ...]] = []
         if self.on_cluster:  # a node has many slots, and MGET is for one
-            for key in batch.keys:
-                pipeline.execute_command("GET", key)
+            commands += [("GET", key) for key in batch.keys]
         elif batch.keys:
-            pipeline.execute_command("MGET", *batch.keys)
-        for _, script, keys, arguments in batch.scripts:
-            pipeline.execute_command(*script.command(keys, arguments))
-        replies = await pipeline.execute(raise_on_error=False)
+            commands.append(("MGET", *batch.keys))
+        commands += [script.command(keys, arguments) for _, script, keys, arguments in batch.scripts]
+        replies = await send(self._client, commands)
         got = len(batch.keys) if self.on_cluster else min(1, len(batch.keys))
         values = replies[:got] if self.on_cluster else (replies[0] if got else [])
         _give_values(batch, values)

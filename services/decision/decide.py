@@ -4,11 +4,9 @@ Nothing is written before the decision is known, and everything is written at on
 If it moved, the transaction is decided again on the card as it is now.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -20,6 +18,7 @@ from services.decision.policy import LATE, MERCHANT_LAG, Policy
 from services.decision.ports import Model
 from services.decision.record import VERSION, Answer, Decision, Stored, digest, features_of
 from services.decision.stopwatch import Stopwatch
+from services.decision.turns import Turns
 from services.metrics import Metrics
 
 ATTEMPTS = 32
@@ -63,7 +62,7 @@ class Decide:
         self._metrics = metrics
         self._now = now
         self._features = features
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
 
     async def __call__(self, transaction: Transaction) -> Outcome:
         """Decide, or give the stored decision.
@@ -75,7 +74,7 @@ class Decide:
             redis.exceptions.RedisError: Redis did not answer; trying again is safe.
         """
         stopwatch = Stopwatch()
-        async with self._turns.setdefault(transaction.card_id, asyncio.Lock()):
+        async with self._turns.of(transaction.card_id):
             stopwatch.lap("wait")
             outcome = await self._decide(transaction, stopwatch)
         self._metrics.observe_stages(outcome.stages)
