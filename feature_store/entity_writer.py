@@ -140,7 +140,7 @@ class RedisEntityWriter:
                     known[name] = logged.content
                     puts.append(_Put(name, logged.content, EXPIRE_SECONDS))
                     history.add(logged.label.second, {Measure.FRAUDS: int(logged.label.is_fraud)})
-                    history.labels[logged.partition] = max(history.labels.get(logged.partition, -1), logged.offset)
+                    history.labels[logged.partition] = logged.offset
                     outcomes[logged] = True
                 else:
                     outcomes[logged] = before.get(logged, False) if known[name] == logged.content else None

@@ -12,6 +12,7 @@ from feature_store.transaction import Label, parse
 from services.decision.record import Record, decode_record
 
 MOST_RECORDS = 5_000
+MOST_LOOKED_AT = 100
 FOLLOWS = "follows"
 """Header of the record that begins an epoch: the epoch before it."""
 NONE = -1
@@ -66,6 +67,16 @@ class Epochs:
         return b"%d" % self.current
 
 
+async def has_newer(
+    reader: AIOKafkaConsumer, partition: TopicPartition, oldest: int, end: int, milliseconds: int
+) -> bool:
+    """Tell whether one of the last records was written at that time or later."""
+    async for records in read(reader, partition, max(oldest, end - MOST_LOOKED_AT), end):
+        if any(record.timestamp >= milliseconds for record in records):
+            return True
+    return False
+
+
 async def epochs_in_force(reader: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int) -> list[int]:
     """Find the epoch in force at offset `start` of topic decisions, from what follows; empty if nothing tells.
 
@@ -83,7 +94,7 @@ async def epochs_in_force(reader: AIOKafkaConsumer, partition: TopicPartition, s
 
 async def last_decision(reader: AIOKafkaConsumer, partition: TopicPartition, oldest: int, end: int) -> int:
     """Give an offset of topic decisions from which on there is a decision that counts, as late as is easily found."""
-    start, step = end, MOST_RECORDS
+    start, step = end, MOST_LOOKED_AT
     while start > oldest:
         start, step = max(oldest, start - step), 2 * step
         epochs = Epochs(await epochs_in_force(reader, partition, start, end) if start > oldest else (), start)

@@ -29,7 +29,7 @@ from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
 from feature_store.transaction import InvalidError
 from services.decision.record import Record, Stored
-from services.log import FOLLOWS, Epochs, epochs_in_force, label_of, last_decision, read
+from services.log import FOLLOWS, Epochs, epochs_in_force, has_newer, label_of, last_decision, read
 from services.settings import Settings
 from services.topics import DECISIONS, LABELS
 
@@ -110,6 +110,8 @@ class Recovery:
             found = recent[each]
             if found is not None:
                 starts[each] = max(oldest[each], found.offset)
+            elif await has_newer(self._reader, each, oldest[each], ends[each], horizon):  # a broker without time index
+                starts[each] = oldest[each]
             elif each.topic == LABELS:
                 starts[each] = ends[each]
             else:

@@ -12,12 +12,13 @@ from aiokafka import TopicPartition
 from redis import Redis
 
 from feature_store.decision_store import RedisDecisionStore
-from feature_store.definitions import NAMES
+from feature_store.features import SHIPPED
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
 from feature_store.progress import Progress
 from feature_store.redis_client import connect
+from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
 from feature_store.transaction import Label, Transaction
 from services.audit.state import actual, differences, expected
@@ -28,7 +29,7 @@ from services.following import Following
 from services.kafka import open_producer, open_reader
 from services.log import FOLLOWS, read
 from services.metrics import Metrics
-from services.recovery import Recovery
+from services.recovery import Recoveries
 from services.relay import MOST_RECORDS, publish
 from services.resources import utc_now
 from services.settings import Settings
@@ -47,7 +48,7 @@ class Model:
     version = "model"
 
     def score(self, row):
-        return min(1.0, float(row[NAMES.index("card_count_10m")]) / 100)
+        return min(1.0, float(row[SHIPPED.names.index("card_count_10m")]) / 100)
 
 
 class Place:
@@ -58,7 +59,7 @@ class Place:
         self.producer, self.reader = producer, reader
         self.gates = Gates(client, KEYS)
         self._decide = Decide(
-            store=RedisDecisionStore(client, KEYS, keep_seconds=int(KEEP.total_seconds())),
+            store=RedisDecisionStore(RoundTrips(client), KEYS, SHIPPED, keep_seconds=int(KEEP.total_seconds())),
             model=Model(),
             policy=Policy(review=0.02, decline=0.04, rules=()),
             metrics=Metrics(),
@@ -74,7 +75,10 @@ class Place:
         await (await self.begin()).run(self.producer, now or utc_now(), lambda _done, _total: None)
 
     async def begin(self):
-        return await Recovery.begin(self.client, KEYS, self.reader, keep=KEEP)
+        return await self.begin_with(self.reader)
+
+    async def begin_with(self, reader):
+        return await Recoveries(self.settings, self.client, KEYS, SHIPPED).begin(reader)
 
     async def decide(self, count):
         """Decide new transactions of a few cards and merchants; gives them."""
@@ -97,11 +101,9 @@ class Place:
     async def publish(self):
         """Publish what the outboxes hold, as a relay of the epoch that stands."""
         gates = await self.gates.all_open()
-        outbox = Outbox(self.client, KEYS, gates)
-        for partition, gate in enumerate(gates):
-            while entries := await outbox.read(partition, MOST_RECORDS):
-                sent = await publish(self.producer, gate.epoch, partition, entries)
-                await outbox.trim(partition, entries[sent - 1].sequence)
+        outbox, epochs = Outbox(self.client, KEYS, gates), {n: gate.epoch for n, gate in enumerate(gates)}
+        while entries := await outbox.read(range(PARTITIONS), MOST_RECORDS):
+            await outbox.trim(await publish(self.producer, epochs, entries))
 
     async def label(self, transactions):
         """Produce a label of each, and one that is none behind it; every other one is a fraud."""
@@ -128,7 +130,7 @@ class Place:
 
     def state(self):
         with closing(Redis.from_url(self.url)) as client:
-            return actual(client)
+            return actual(client, KEYS)
 
     async def assert_is_the_log(self):
         """State holds what the log makes it, key for key, and nothing else."""
@@ -314,6 +316,21 @@ async def test_the_updater_goes_on_at_the_end_and_knows_the_epoch_there(place):
         assert at.reached.sequence == int(await place.client.get(KEYS.sequence(partition.partition)) or 0)
 
 
+# --- from where
+
+
+async def test_what_is_older_than_any_window_is_not_applied(place):
+    """But for what tells the last sequence: numbers go on."""
+    await place.recover()
+    await place.feed(20)
+    await place.flush()
+    later = utc_now() + timedelta(days=46)
+    await (await place.begin()).run(place.producer, later, lambda _done, _total: None)
+    assert not [key for key in place.state() if "}label:" in key]
+    assert sum([int(await place.client.get(KEYS.sequence(number)) or 0) for number in range(PARTITIONS)]) == 20
+    await place.assert_counts(9)
+
+
 # --- one overtakes another
 
 
@@ -388,7 +405,7 @@ async def test_one_before_whose_record_an_overtaken_ones_is_written_fails_as_tha
     await place.recover()
     await place.feed(10)
     async with open_reader(place.settings) as reader:
-        one = await Recovery.begin(place.client, KEYS, reader, keep=KEEP)
+        one = await place.begin_with(reader)
         running = asyncio.create_task(run(one, Held(place.producer, wait)))
         await overtaken.wait()
         with pytest.raises(ClosedError, match="another recovery began an epoch in partition 0"):
@@ -427,15 +444,15 @@ async def test_a_log_that_was_replaced_by_an_empty_one_is_begun_anew_and_what_is
         log, ends, gates = await new.log(), await new.ends(), await new.gates.all_open()
         assert [len(epochs) for epochs in await new.epochs()] == [2] * PARTITIONS
         assert {record.transaction for record in log} == set(transactions)
-        assert {label.transaction_id for _, label in log.labels.values()} == {
+        assert {logged.label.transaction_id for logged in log.labels.values()} == {
             t.transaction_id for t in transactions[::3]
         }
         state, wanted = new.state(), expected(log, KEYS)
         assert state.keys() == before.keys() | wanted.keys()  # nothing is pending
         for key, value in wanted.items():
             if "}merchant:" in key:
-                places = {field: at for field, at in value.items() if field.startswith((b"sequence:", b"label:"))}
-                assert places.items() <= state[key].items()
+                for name in ("decisions", "labels"):
+                    assert value[name].items() <= state[key][name].items()
         progress = Progress(new.client, KEYS, gates)
         for partition in TOPICS:
             assert (await progress.reached(partition.topic, partition.partition)).next_offset == ends[partition]
