@@ -2,7 +2,10 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from feature_store.card_number import contains_card_number
 from feature_store.transaction import EARLIEST, MAX_AMOUNT, InvalidError, Label, Transaction, parse
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -110,6 +113,26 @@ def test_a_card_number_is_refused_in_every_field(field, written):
     with pytest.raises(InvalidError, match="looks like a card number") as refused:
         parsed(**{field: written})
     assert refused.value.field == field
+
+
+def test_a_card_number_written_in_escapes_is_refused():
+    escaped = "".join(f"\\u{ord(digit):04x}" for digit in CARD_NUMBER)
+    raw = json.dumps(VALID | {"card_id": "x"}).replace('"x"', f'"{escaped}"').encode()
+    assert CARD_NUMBER.encode() not in raw
+    with pytest.raises(InvalidError, match="looks like a card number"):
+        parse(Transaction, raw, now=NOW)
+
+
+@given(st.text(alphabet="0123456789._:-x", min_size=1, max_size=24))
+@example("4111-1111-1111-1111")
+@example("3782-822463-10005")
+@example("4222:2222:2222:2")
+def test_whatever_is_a_card_number_is_refused(text):
+    if contains_card_number(text):
+        with pytest.raises(InvalidError, match="looks like a card number"):
+            parsed(card_id=text)
+    else:
+        assert parsed(card_id=text).card_id == text
 
 
 @pytest.mark.parametrize("place", ["amount", "channel", "currency", "event_time", CARD_NUMBER])
