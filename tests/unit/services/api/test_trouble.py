@@ -9,9 +9,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from feature_store.codec import CorruptStateError
+from feature_store.scripts import ClosedError
 from services.api.app import create_app
 from services.api.decisions import Decisions
 from services.api.labels import Labels
+from services.decision.decide import ContendedError
 from services.metrics import Metrics
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -56,25 +59,48 @@ def counted(metrics, outcome):
     return metrics.registry.get_sample_value("fraud_requests_total", {"door": "http", "outcome": outcome})
 
 
-REDIS_TROUBLE = [RedisConnectionError(), RedisTimeoutError(), RedisClusterException(), OSError(), RuntimeError("bug")]
+REDIS_TROUBLE = [RedisConnectionError(), RedisTimeoutError(), RedisClusterException(), OSError()]
+OURS = [RuntimeError("bug"), CorruptStateError("{5}card:secret", "does not match its checksum")]
 
 
-@pytest.mark.parametrize("error", REDIS_TROUBLE, ids=lambda error: type(error).__name__)
-async def test_a_decision_without_redis_is_a_503_and_a_bug_a_500_and_both_are_counted(error):
+def named(error):
+    return type(error).__name__
+
+
+@pytest.mark.parametrize("error", REDIS_TROUBLE, ids=named)
+async def test_a_decision_without_redis_is_a_503(error):
     api, metrics = client(error)
-    status, outcome = (500, "failed") if isinstance(error, RuntimeError) else (503, "unavailable")
     posted = await api.post("/v1/decisions", json=TRANSACTION)
     found = await api.get("/v1/decisions/c1/t1")
     for response in (posted, found):
-        assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+        assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+        assert response.headers["retry-after"] == "1"
+        assert "again is safe" in response.json()["detail"]
+    assert counted(metrics, "unavailable") == 2
+
+
+@pytest.mark.parametrize("error", OURS, ids=named)
+async def test_a_bug_or_damaged_state_is_a_500_that_says_nothing(error):
+    api, metrics = client(error)
+    posted = await api.post("/v1/decisions", json=TRANSACTION)
+    found = await api.get("/v1/decisions/c1/t1")
+    for response in (posted, found):
+        assert (response.status_code, response.json()["type"]) == (500, "urn:fraud:problem:internal")
         assert "bug" not in response.text
-    assert counted(metrics, outcome) == 2
-    if status == 503:
-        assert posted.headers["retry-after"] == "1"
-        assert "again is safe" in posted.json()["detail"]
+        assert "secret" not in response.text
+    assert counted(metrics, "failed") == 2
 
 
-@pytest.mark.parametrize("error", [KafkaConnectionError(), TimeoutError()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(("error", "outcome"), [(ContendedError(), "contended"), (ClosedError(), "closed")], ids=named)
+async def test_what_cannot_be_decided_now_is_a_503_with_its_outcome(error, outcome):
+    api, metrics = client(error)
+    response = await api.post("/v1/decisions", json=TRANSACTION)
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert "again is safe" in response.json()["detail"]
+    assert counted(metrics, outcome) == 1
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError(), TimeoutError()], ids=named)
 async def test_a_label_without_kafka_is_a_503(error):
     api, metrics = client(error)
     response = await api.post("/v1/labels", json=LABEL)
