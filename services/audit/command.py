@@ -89,7 +89,7 @@ def _compare(settings: Settings, log: Log) -> list[str]:
     kind = RedisCluster if settings.redis_cluster else Redis
     with contextlib.closing(kind.from_url(settings.redis_url)) as client:
         keys = Keys(settings.partitions)
-        return differences(expected(log, keys), actual(client, keys))
+        return differences(expected(log, keys), actual(client))
 
 
 def _table(log: Log, verdict: Verdict, wrong: list[str] | None) -> Table:

@@ -64,7 +64,7 @@ HOUSEKEEPING = ("}gate", "}progress", "}relay")
 """Keys of how processes work together: not state."""
 
 
-def actual(client: Any, keys: Keys, features: FeatureSet = SHIPPED) -> State:
+def actual(client: Any, features: FeatureSet = SHIPPED) -> State:
     """Read every key of state with a synchronous client, of one Redis or of a cluster.
 
     What is on its way (outbox, pending) is there only while it is.
@@ -82,13 +82,13 @@ def actual(client: Any, keys: Keys, features: FeatureSet = SHIPPED) -> State:
         if name.startswith("{") and not name.endswith(HOUSEKEEPING):
             reader = readers.get(client.type(key))  # none: gone since the scan
             if reader and (value := reader(key)):  # a stream stays when it is empty
-                kind, _, of = name.partition("}")[2].partition(":")
-                entity = entities.get(kind)
-                found[name] = _parts(value, name, features, entity, keys.partition(of)) if entity else value
+                entity = entities.get(name.partition("}")[2].partition(":")[0])
+                found[name] = _parts(value, name, features, entity) if entity else value
     return found
 
 
-def _parts(raw: bytes, key: str, features: FeatureSet, entity: Entity, partition: int) -> Mapping[str, object]:
+def _parts(raw: bytes, key: str, features: FeatureSet, entity: Entity) -> Mapping[str, object]:
+    partition = int(key[1 : key.index("}")])
     try:
         return parts(decode(raw, key, features.plans[entity], features.layout, partition))
     except CorruptStateError as error:

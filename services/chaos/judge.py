@@ -75,7 +75,7 @@ class Judge:
         """P3: every key and field in Redis is what plain Python makes of the log."""
         kind: Any = RedisCluster if self._world.settings.redis_cluster else Redis
         with contextlib.closing(kind.from_url(self._world.settings.redis_url)) as client:
-            return differences(expected(log, self._keys), actual(client, self._keys))
+            return differences(expected(log, self._keys), actual(client))
 
     def _of_decisions(self, log: Log) -> list[str]:
         """P7: each decision recomputed from what it says it had seen."""

@@ -11,6 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from redis import Redis
 
+from feature_store.keys import Keys
+from services.audit.state import actual
 from services.settings import Settings
 from services.stack.ports import free_port
 from services.stack.running import running
@@ -95,6 +97,18 @@ async def read_topic(stack):
             return [json.loads(record.value) for several in records.values() for record in several if record.value]
         finally:
             await consumer.stop()
+
+    return read
+
+
+@pytest.fixture
+def entity(stack):
+    """`entity(kind, name)`: the parts of the history that Redis holds of a card or merchant; None if there is none."""
+
+    def read(kind, name):
+        keys = Keys(stack.partitions)
+        with Redis.from_url(stack.redis_url) as client:
+            return actual(client).get(f"{{{keys.partition(name)}}}{kind}:{name}")
 
     return read
 

@@ -27,7 +27,7 @@ async def test_a_transaction_over_http_is_answered_and_its_decision_is_in_the_lo
     assert response.status_code == 200
     answer = response.json()
     assert answer["transaction_id"] == transaction["transaction_id"]
-    assert {"read", "score", "judge", "commit"} <= {
+    assert {"wait", "read", "features", "score", "judge", "commit"} == {
         stage.split(";")[0].strip() for stage in response.headers["server-timing"].split(",")
     }
 
@@ -41,7 +41,7 @@ async def test_a_transaction_over_http_is_answered_and_its_decision_is_in_the_lo
     assert record["transaction"]["mcc"] == "5411"
 
 
-async def test_the_same_transaction_again_gets_the_same_answer_and_another_body_a_409(api, body, state):
+async def test_the_same_transaction_again_gets_the_same_answer_and_another_body_a_409(api, body, entity):
     transaction = body()
     first = await api.post("/v1/decisions", json=transaction)
     again = await asyncio.gather(*(api.post("/v1/decisions", json=transaction) for _ in range(20)))
@@ -52,8 +52,8 @@ async def test_the_same_transaction_again_gets_the_same_answer_and_another_body_
     assert other.json()["errors"][0]["field"] == "transaction_id"
     found = await api.get(f"/v1/decisions/{transaction['card_id']}/{transaction['transaction_id']}")
     assert found.content == first.content
-    [card] = [value for key, value in state().items() if key.endswith(f"card:{transaction['card_id']}".encode())]
-    assert card[b"version"] == b"1"
+    _, counts = entity("card", transaction["card_id"])["minute tiles"]
+    assert counts == [1]
 
 
 async def test_a_decision_that_is_not_there_is_not_found(api):
@@ -101,7 +101,10 @@ async def test_the_same_transactions_over_both_doors_at_once_have_one_effect_eac
     assert {response.status_code for response in answers[:40]} == {200}
     await eventually(all_came_through_both_doors, 20)
     records = decisions_of(await read_topic("decisions"), *transactions)
-    assert sorted(record["held"]["card_decisions"] for record in records) == list(range(40))
+    ordered = sorted(records, key=lambda record: record["sequence"])
+    seen = [record["held"]["card"].get("decisions", {}) for record in ordered]
+    before_each = [{str(record["partition"]): record["sequence"]} for record in ordered[:-1]]
+    assert seen == [{}, *before_each]  # each has seen the one before it
 
 
 BAD_RECORDS = {
@@ -151,22 +154,20 @@ async def test_bad_records_are_set_aside_with_their_cause_and_never_block_a_part
         schema("dead-letter").validate(letter)
 
 
-async def test_a_decision_reaches_its_merchant_and_is_no_longer_pending(api, body, state, eventually):
+async def test_a_decision_reaches_its_merchant_and_is_no_longer_pending(api, body, state, entity, eventually):
     transaction = body(amount=777)
     await api.post("/v1/decisions", json=transaction)
-    name = f"merchant:{transaction['merchant_id']}".encode()
 
     def counted():
-        now = state()
-        merchants = [value for key, value in now.items() if key.endswith(name)]
-        return merchants and not any(key.endswith(b"}pending") for key in now) and merchants
+        on_its_way = [key for key in state() if key.endswith((b"}pending", b"}pending_since"))]
+        return not on_its_way and entity("merchant", transaction["merchant_id"])
 
     await eventually(counted)
-    [merchant] = counted()
-    assert b"n1 a777" in merchant.values()
+    _, counts, amounts, _ = counted()["day tiles"]
+    assert (counts, amounts) == ([1], [777])
 
 
-async def test_a_label_is_applied_once_and_a_contradiction_is_set_aside(api, body, state, read_topic, eventually):
+async def test_a_label_is_applied_once_and_a_contradiction_is_set_aside(api, body, entity, read_topic, eventually):
     transaction = body()
     await api.post("/v1/decisions", json=transaction)
     label = {name: transaction[name] for name in ("transaction_id", "card_id", "merchant_id", "event_time")}
@@ -182,14 +183,9 @@ async def test_a_label_is_applied_once_and_a_contradiction_is_set_aside(api, bod
 
     await eventually(contradiction)
     assert [(letter["cause"], letter["field"]) for letter in await contradiction()] == [("conflict", "is_fraud")]
-    tiles = {
-        value
-        for key, fields in state().items()
-        for field, value in (fields.items() if isinstance(fields, dict) else ())
-        if field.startswith(b"d") and key.split(b":")[-1].decode() in {label["card_id"], label["merchant_id"]}
-    }
-    assert len(tiles) == 2
-    assert all(tile.endswith(b"f1") for tile in tiles)
+    for kind in ("card", "merchant"):
+        *_, frauds = entity(kind, label[f"{kind}_id"])["day tiles"]
+        assert frauds == [1]
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

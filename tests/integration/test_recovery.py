@@ -130,7 +130,7 @@ class Place:
 
     def state(self):
         with closing(Redis.from_url(self.url)) as client:
-            return actual(client, KEYS)
+            return actual(client)
 
     async def assert_is_the_log(self):
         """State holds what the log makes it, key for key, and nothing else."""

@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import msgspec
 import pytest
+from memory_store import MemoryStore
 from redis import Redis
 
 from feature_store.keys import Keys
-from feature_store.memory import MemoryStore
 from feature_store.transaction import Transaction
 from model.scorer import load_scorer
 from services.decision.decide import Decide
@@ -178,7 +178,7 @@ async def test_what_was_forged_in_the_log_is_named_by_its_place_and_the_rest_hol
     found = json.loads(report.read_text())
     named = {(f"{each['partition']}/{each['sequence']}", each["what"]) for each in found["differences"]}
     assert named >= forged
-    assert named - forged <= {(f"{behind.partition}/{behind.sequence}", what) for what in ("features", "counted")}
+    assert named - forged <= {(f"{behind.partition}/{behind.sequence}", what) for what in ("features", "counted", "score")}
     assert found["missing"] == [[left_out.partition, left_out.sequence]]
     assert found["decisions"] == 44
 
@@ -205,7 +205,7 @@ def test_a_redis_that_is_away_is_an_error(own_log, arguments):
 def test_a_rebuild_while_somebody_else_brings_state_up_to_the_log_changes_nothing(own_log, clean_redis):
     with closing(Redis.from_url(clean_redis)) as client:
         client.set(RECOVERY_LEASE, "a relay")
-        client.hset("{0}card:c", "version", 1)
+        client.set("{0}card:c", "1")
         ended = fraud(own_log.model_copy(update={"redis_url": clean_redis}), "rebuild")
         assert ended.returncode == 1
         last = ended.stderr.splitlines()[-1]

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import math
 import re
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
@@ -20,7 +19,6 @@ from redis import Redis
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
-from feature_store.pending import Pending
 from feature_store.progress import Progress
 from model.scorer import load_scorer
 from services.audit.state import actual, differences, expected
@@ -130,15 +128,15 @@ class Crowd:
             open_redis(self.settings, patience=PATIENCE) as client,
         ):
             gates = await Gates(client, self.keys).all_open()
-            outbox, pending = Outbox(client, self.keys, gates), Pending(client, self.keys)
+            outbox, partitions = Outbox(client, self.keys, gates), range(self.keys.partitions)
             progress = Progress(client, self.keys, gates)
 
             async def rests():  # looked at in the order of the way
                 return not (
                     await self._unread(admin, reader, WORKER, TRANSACTIONS)
-                    or any(await outbox.lengths())
+                    or any((await outbox.lengths(partitions)).values())
                     or await self._unread(admin, reader, UPDATER, DECISIONS, LABELS, progress=progress)
-                    or await pending.since([]) != (math.inf, [])
+                    or await client.exists(*map(self.keys.pending, partitions))
                 )
 
             await _until(rests)

@@ -26,7 +26,7 @@ from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 from redis import Redis
 
-from feature_store.definitions import NAMES
+from feature_store.features import SHIPPED
 from feature_store.keys import Keys
 from feature_store.tables import Row, read_table
 from loadtest.machine import describe_machine
@@ -353,7 +353,7 @@ def compared(log, prefix, rows, offline):
         differing={name for name, row in zip(names, differs, strict=True) if row.any()},
         marked={name for name, record in records.items() if MERCHANT_LAG in record.answer.degraded},
         log=log,
-        columns={name for name, column in zip(NAMES, differs.T, strict=True) if column.any()},
+        columns={name for name, column in zip(SHIPPED.names, differs.T, strict=True) if column.any()},
     )
 
 
@@ -396,7 +396,8 @@ def results():
 
 
 async def assert_state_is_what_the_log_says(stack, log, eventually):
-    wanted, wrong = expected(log, Keys(stack.settings.partitions)), []
+    keys, wrong = Keys(stack.settings.partitions), []
+    wanted = expected(log, keys)
 
     def agrees():
         wrong[:] = differences(wanted, actual(client))
@@ -413,7 +414,7 @@ async def assert_state_is_what_the_log_says(stack, log, eventually):
 @pytest.mark.skipif(HANDBOOK is not None, reason="the Handbook's first labels come into use after a week")
 def test_the_rows_bring_every_feature_into_play(rows, offline):
     features = offline(rows)
-    still = {name for name, column in zip(NAMES, bits(features).T, strict=True) if len(np.unique(column)) == 1}
+    still = {name for name, column in zip(SHIPPED.names, bits(features).T, strict=True) if len(np.unique(column)) == 1}
     assert still == set()
 
 

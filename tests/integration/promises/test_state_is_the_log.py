@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import math
 import os
 import random
 import signal
@@ -11,7 +10,7 @@ import sys
 import time
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from shutil import copytree
 
 import aiohttp
@@ -20,12 +19,12 @@ import pytest
 from redis import Redis
 
 from feature_store.decision_store import Committed, RedisDecisionStore, Write
-from feature_store.definitions import Measure
+from feature_store.features import SHIPPED
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
-from feature_store.pending import Pending
 from feature_store.redis_client import connect
+from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
 from feature_store.transaction import Transaction
 from model.scorer import load_scorer
@@ -39,7 +38,7 @@ from services.decision.policy import Policy
 from services.kafka import open_producer, open_reader
 from services.metrics import Metrics
 from services.rebuild import rebuild
-from services.recovery import Recovery
+from services.recovery import Recoveries
 from services.relay import MOST_RECORDS, publish
 from services.resources import open_redis
 from services.settings import Settings
@@ -187,8 +186,10 @@ class Place:
         """Wait until state is open, and nothing that was decided is on its way. It costs little to look."""
         gates = await until_open(self)
         async with asyncio.timeout(PATIENCE), open_redis(self.settings, patience=PATIENCE) as client:
-            outbox, pending = Outbox(client, self.keys, gates), Pending(client, self.keys)
-            while any(await outbox.lengths()) or await pending.since([]) != (math.inf, []):  # noqa: ASYNC110  # in Redis
+            outbox, partitions = Outbox(client, self.keys, gates), range(self.keys.partitions)
+            while any((await outbox.lengths(partitions)).values()) or await client.exists(  # noqa: ASYNC110  # in Redis
+                *map(self.keys.pending, partitions)
+            ):
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def rests(self):
@@ -327,14 +328,14 @@ async def test_after_a_flush_a_relay_brings_everything_back_by_itself(place):
 async def test_a_rebuild_puts_right_what_somebody_changed_in_redis_and_verify_names_it(place):
     before, _ = await place.rests()
     card, gone = [key for key in before if "}card:" in key][:2]
-    tile = next(field for field in before[card] if field.startswith(b"d"))
     with closing(Redis.from_url(place.redis.url)) as client:
-        client.hset(card, tile, "n1000 a1")
+        raw = client.get(card)
+        client.set(card, raw[:-20] + bytes([raw[-20] ^ 1]) + raw[-19:])
         client.delete(gone)
-        client.hset("{3}card:x", "version", 1)
+        client.set("{3}card:x", "1")
     wrong = await place.fraud("verify", "--state")
     assert wrong.returncode == 1, wrong.stderr
-    for text in (f"{card} differs in {tile.decode()}", f"{gone} is missing", "{3}card:x should not be there"):
+    for text in (f"{card} differs in bytes, which are damaged", f"{gone} is missing", "{3}card:x should not be there"):
         assert text in wrong.stdout
 
     rebuilt = await place.fraud("rebuild")
@@ -400,19 +401,18 @@ class Zombie:
         async with open_redis(place.settings, patience=PATIENCE) as client:
             self.gates = await Gates(client, place.keys).all_open()
             outbox = Outbox(client, place.keys, self.gates)
-            self.entries = [await outbox.read(partition, MOST_RECORDS) for partition in range(place.keys.partitions)]
+            self.entries = await outbox.read(range(place.keys.partitions), MOST_RECORDS)
         return self
 
     async def go_on(self, place):
         """Publish them, and try to trim."""
         async with open_redis(place.settings, patience=PATIENCE) as client:
             outbox = Outbox(client, place.keys, self.gates)
-            for partition, entries in enumerate(self.entries):
-                if entries:
-                    sent = await publish(place.traffic.producer, self.gates[partition].epoch, partition, entries)
-                    assert sent == len(entries)
-                    with pytest.raises(ClosedError):
-                        await outbox.trim(partition, entries[-1].sequence)
+            epochs = {partition: gate.epoch for partition, gate in enumerate(self.gates)}
+            sent = await publish(place.traffic.producer, epochs, self.entries)
+            assert sent == {partition: entries[-1].sequence for partition, entries in self.entries.items()}
+            with pytest.raises(ClosedError):
+                await outbox.trim(sent)
 
 
 async def test_what_only_the_file_had_is_lost_whole_and_no_relay_of_before_can_bring_it_back(place):
@@ -422,7 +422,7 @@ async def test_what_only_the_file_had_is_lost_whole_and_no_relay_of_before_can_b
     with frozen(place.relay):
         await asyncio.gather(*map(place.ask, transactions))
         before, zombie = place.redis.sequences(), await Zombie.read(place)
-        assert sum(map(len, zombie.entries)) == MORE
+        assert sum(map(len, zombie.entries.values())) == MORE
         await cut_in_the_middle(place, size)
         place.redis.start_after_a_cut()
         with place.another_relay():
@@ -476,7 +476,7 @@ class Steps:
         self._producer = producer
         self._reader = reader
         self._decide = Decide(
-            store=RedisDecisionStore(client, self.keys, keep_seconds=3_600),
+            store=RedisDecisionStore(RoundTrips(client), self.keys, SHIPPED, keep_seconds=3_600),
             model=load_scorer(settings.model_dir),
             policy=Policy(review=0.5, decline=0.8),
             metrics=Metrics(),
@@ -485,7 +485,7 @@ class Steps:
         self._numbers = itertools.count()
 
     async def recover(self):
-        recovery = await Recovery.begin(self._client, self.keys, self._reader, keep=timedelta(hours=1))
+        recovery = await Recoveries(self.settings, self._client, self.keys, SHIPPED).begin(self._reader)
         await recovery.run(self._producer, datetime.now(UTC), lambda _done, _total: None)
 
     async def recover_but_for_opening(self, monkeypatch):
@@ -516,9 +516,8 @@ class Steps:
     async def publish(self):
         gates, partition = await Gates(self._client, self.keys).all_open(), self.keys.partition("c")
         outbox = Outbox(self._client, self.keys, gates)
-        while entries := await outbox.read(partition, MOST_RECORDS):
-            sent = await publish(self._producer, gates[partition].epoch, partition, entries)
-            await outbox.trim(partition, entries[sent - 1].sequence)
+        while entries := await outbox.read([partition], MOST_RECORDS):
+            await outbox.trim(await publish(self._producer, {partition: gates[partition].epoch}, entries))
 
     async def rebuild(self):
         await rebuild(self.settings, lambda _done, _total: None)
@@ -581,17 +580,18 @@ async def test_a_decision_that_was_acknowledged_is_there_after_a_kill_at_once(tm
             client = connect(server.url, timeout=5)
             gates = Gates(client, keys)
             await gates.open(await gates.close(name), [[0]])
-            store = RedisDecisionStore(client, keys, keep_seconds=3_600)
+            store = RedisDecisionStore(RoundTrips(client), keys, SHIPPED, keep_seconds=3_600)
             t = Transaction(
                 transaction_id=name, card_id="c", merchant_id="m", amount=5, currency="EUR",
                 event_time=datetime(2026, 11, 1, 12, tzinfo=UTC),
             )  # fmt: skip
-            write = Write({Measure.COUNT: 1}, name.encode(), b"{}")
-            assert isinstance(await store.commit(t, await store.read(t), write), Committed)
+            seen = await store.read(t)
+            write = Write(seen.histories[0], name.encode(), b"{}")
+            assert isinstance(await store.commit(t, seen, write), Committed)
             os.kill(server.pid, signal.SIGKILL)
             await client.aclose()
     async with redis_server(tmp_path) as server, aclosing(connect(server.url, timeout=5)) as client:
-        store = RedisDecisionStore(client, keys, keep_seconds=3_600)
+        store = RedisDecisionStore(RoundTrips(client), keys, SHIPPED, keep_seconds=3_600)
         assert [await store.decided("c", name) for name in names] == [name.encode() for name in names]
         assert await client.get(keys.sequence(0)) == b"%d" % len(names)
         assert await client.xlen(keys.outbox(0)) == len(names)
