@@ -1,9 +1,11 @@
+from collections import defaultdict, deque
 from datetime import UTC, datetime, timedelta
 
+import naive_oracle
 import numpy as np
 import pytest
 
-from feature_store.definitions import NAMES
+from feature_store.features import ENTITIES, SHIPPED
 from feature_store.tables import Row
 from feature_store.transaction import Transaction
 from model.dataset import build
@@ -28,7 +30,7 @@ def a_row(number, at, *, card="c1", merchant="m1", amount=1000, is_fraud=False) 
 
 
 def column(data, name):
-    return data.features[:, NAMES.index(name)]
+    return data.features[:, SHIPPED.names.index(name)]
 
 
 def random_rows(count: int) -> list[Row]:
@@ -91,6 +93,31 @@ def test_features_equal_a_naive_look_at_all_earlier_rows():
         np.testing.assert_array_equal(column(data, name), np.float32(values), err_msg=name)
 
 
+def test_every_feature_is_that_of_a_naive_look_at_its_moment():
+    """Online's order: what a label says is known when it arrives, what a transaction says at once."""
+    rows = random_rows(200)
+    data = build(rows)
+    told = defaultdict(list)
+    on_their_way = deque()
+    for at, row in enumerate(rows):
+        t = row.transaction
+        while on_their_way and on_their_way[0].event_time + timedelta(seconds=DELAY) <= t.event_time:
+            charged_back = on_their_way.popleft()
+            for entity in ENTITIES:
+                told[entity, getattr(charged_back, entity.key)].append(naive_oracle.Reported(charged_back.event_time))
+        events = [told[entity, getattr(t, entity.key)] for entity in ENTITIES]
+        reads = [
+            [naive_oracle.read(aggregate, of_entity, t.event_time) for aggregate in SHIPPED.plans[entity].aggregates]
+            for entity, of_entity in zip(ENTITIES, events, strict=True)
+        ]
+        assert data.features[at].tobytes() == SHIPPED.row(t, reads).tobytes()
+        ratio = naive_oracle.ratio(t.cents, events[0], t.event_time)
+        for of_entity in events:
+            of_entity.append(naive_oracle.Paid(t.event_time, t.cents, ratio))
+        if row.is_fraud:
+            on_their_way.append(t)
+
+
 def test_a_transaction_never_sees_itself_but_sees_the_one_before_in_the_same_second():
     data = build([a_row(1, 0), a_row(2, 0)])
     assert column(data, "card_count_10m").tolist() == [0, 1]
@@ -117,7 +144,7 @@ def test_columns_beside_the_features_say_whose_when_and_what():
     assert data.card.tolist() == [0, 1, 0]
     assert (data.second - int(START.timestamp())).tolist() == [5, 6, 7]
     assert data.is_fraud.tolist() == [False, True, False]
-    assert (data.features.dtype, data.features.shape) == (np.float32, (3, len(NAMES)))
+    assert (data.features.dtype, data.features.shape) == (np.float32, (3, len(SHIPPED.names)))
 
 
 def test_a_part_by_time_includes_its_start_and_not_its_end():

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from with_device import WITH_DEVICE
 
-from feature_store.definitions import FINGERPRINT, NAMES
+from feature_store.features import SHIPPED
 from model.export import to_onnx
 from model.scorer import ModelRefusedError, load_scorer
 
@@ -47,8 +48,8 @@ def mean_of(columns: int, *, output: str = "fraud_probability") -> bytes:
 
 
 def test_single_rows_score_as_scikit_learn_does_also_with_nothing_known(shipped, parts, fitted):
-    rows = np.concatenate([parts.test.features[:300], np.full((1, len(NAMES)), np.nan, np.float32)])
-    for column in range(len(NAMES)):
+    rows = np.concatenate([parts.test.features[:300], np.full((1, len(SHIPPED.names)), np.nan, np.float32)])
+    for column in range(len(SHIPPED.names)):
         rows[column, column] = np.nan
     scorer = load_scorer(shipped)
     scores = [scorer.score(row) for row in rows]
@@ -59,7 +60,7 @@ def test_single_rows_score_as_scikit_learn_does_also_with_nothing_known(shipped,
 
 def test_the_manifest_is_at_hand(shipped):
     manifest = load_scorer(shipped).manifest
-    assert (manifest.features, manifest.features_version) == (NAMES, FINGERPRINT)
+    assert (manifest.features, manifest.features_version) == (SHIPPED.names, SHIPPED.fingerprint)
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
@@ -97,8 +98,14 @@ def test_a_model_file_that_changed_by_a_byte_is_refused(model):
 
 def test_a_model_for_other_features_is_refused_with_both_versions(model):
     change(model, features_version="0123456789abcdef")
-    with pytest.raises(ModelRefusedError, match=f"0123456789abcdef, {FINGERPRINT} are running: train again"):
+    with pytest.raises(ModelRefusedError, match=f"0123456789abcdef, {SHIPPED.fingerprint} are running: train again"):
         load_scorer(model)
+
+
+def test_a_model_is_refused_where_another_set_of_features_runs(shipped):
+    wanted = f"{SHIPPED.fingerprint}, {WITH_DEVICE.fingerprint} are running: train again"
+    with pytest.raises(ModelRefusedError, match=wanted):
+        load_scorer(shipped, WITH_DEVICE)
 
 
 def test_what_onnxruntime_cannot_load_is_refused(model):
@@ -107,7 +114,7 @@ def test_what_onnxruntime_cannot_load_is_refused(model):
         load_scorer(model)
 
 
-@pytest.mark.parametrize("graph", [mean_of(len(NAMES) - 1), mean_of(len(NAMES), output="score")])
+@pytest.mark.parametrize("graph", [mean_of(len(SHIPPED.names) - 1), mean_of(len(SHIPPED.names), output="score")])
 def test_a_graph_of_another_shape_is_refused(model, graph):
     swap(model, graph)
     with pytest.raises(ModelRefusedError, match="takes and gives"):
@@ -115,7 +122,7 @@ def test_a_graph_of_another_shape_is_refused(model, graph):
 
 
 def test_a_graph_that_gives_no_probability_is_refused(model):
-    swap(model, mean_of(len(NAMES)))
+    swap(model, mean_of(len(SHIPPED.names)))
     with pytest.raises(ModelRefusedError, match="gives nan where a probability"):
         load_scorer(model)
 

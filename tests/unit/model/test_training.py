@@ -7,7 +7,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from feature_store.definitions import NAMES
+from feature_store.features import SHIPPED
 from feature_store.tables import write_table
 from model import train as training
 from model.dataset import Dataset
@@ -25,7 +25,7 @@ def a_dataset(days: int, *, frauds: bool = True) -> Dataset:
     n = days * 24
     second = 1_767_225_600 + np.arange(n, dtype=np.int64) * 3_600
     fraud = np.arange(n) % 10 == 0 if frauds else np.zeros(n, np.bool_)
-    return Dataset(np.zeros((n, len(NAMES)), np.float32), fraud, second, np.zeros(n, np.int64))
+    return Dataset(np.zeros((n, len(SHIPPED.names)), np.float32), fraud, second, np.zeros(n, np.int64))
 
 
 def days_of(ranges, data) -> list[tuple[float, float]]:
@@ -87,7 +87,7 @@ def test_another_seed_gives_another_model(parts, settings, fitted):
 def test_the_manifest_says_where_the_model_comes_from_and_holds_no_path_of_this_machine(shipped, manifest, parts):
     text = (shipped / "manifest.json").read_text()
     assert str(shipped) not in text
-    assert json.loads(text)["features"] == list(NAMES)
+    assert json.loads(text)["features"] == list(SHIPPED.names)
     assert manifest.training.rows == len(parts.train)
     assert manifest.training.frauds == np.count_nonzero(parts.train.is_fraud)
     assert manifest.training.trained_on[1] < manifest.training.thresholds_chosen_on[0]

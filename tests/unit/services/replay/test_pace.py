@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from feature_store.definitions import MERCHANT_DELAY
+from feature_store.features import MERCHANT_DELAY
 from services.replay.pace import Pace
 
 

@@ -1,21 +1,19 @@
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from aiokafka import TopicPartition
+from logged import NOW as START
+from logged import paid, published
 
-from feature_store.definitions import MERCHANT_DELAY
-from feature_store.held import Held
+from feature_store.features import MERCHANT_DELAY
 from feature_store.tables import Row
-from feature_store.transaction import Transaction
-from services.decision.record import Answer, Record, placed, unplaced
 from services.log import FOLLOWS
 from services.replay.replay import Options, Replay, StuckError
 from services.topics import DECISIONS, LABELS
 
-START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 LABEL_DELAY = 30
 LATER = MERCHANT_DELAY + LABEL_DELAY
 """Seconds after the first event at which one waits for all before it, and for the first one's label."""
@@ -36,11 +34,7 @@ class Door:
 
 
 def row(name, second, *, is_fraud=False):
-    transaction = Transaction(
-        transaction_id=name, card_id=f"c-{name}", merchant_id="m", amount=5, currency="EUR",
-        event_time=START + timedelta(seconds=second),
-    )  # fmt: skip
-    return Row(transaction, is_fraud=is_fraud)
+    return Row(paid(name, card_id=f"c-{name}", event_time=START + timedelta(seconds=second)), is_fraud=is_fraud)
 
 
 ROWS = (row("first", 0, is_fraud=True), row("close", LABEL_DELAY), row("later", LATER))
@@ -49,16 +43,7 @@ EARLY = {"first", "label first", "close"}
 
 def log_brings(replay, row, sequence):
     """Topic decisions has this row's decision, at the offset `sequence`."""
-    answer = Answer(
-        transaction_id="t", action="approve", score=0.1, reasons=(), model="m", policy="p",
-        features_version="f", degraded=(), stage_ms={},
-    )  # fmt: skip
-    record = Record(
-        epoch=0, partition=0, sequence=0, decided_at=START, transaction=row.transaction, features=(),
-        held=Held(card_decisions=0, card_labels={}, merchant_decisions={}, merchant_labels={}),
-        counted={}, answer=answer,
-    )  # fmt: skip
-    value = placed(unplaced(record), 0, 0, sequence)
+    value = published(row.transaction, sequence)
     replay.watch.record(SimpleNamespace(topic=DECISIONS, partition=0, offset=sequence, value=value))
 
 
