@@ -2,56 +2,53 @@
 
 import asyncio
 from collections import defaultdict
+from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
-from feature_store.restore import Cards, Restored
+from contract.events import LEAP_DAY, in_redis, label, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feature_store.decision_store import Committed, Decided, RedisDecisionStore, Write
+from feature_store.decision_store import Committed, Decided
 from feature_store.definitions import DAYS
-from feature_store.formulas import counted
+from feature_store.entity_writer import LoggedLabel, RestoredDecision
+from feature_store.features import CARD, SHIPPED
 from feature_store.keys import Keys
-from feature_store.transaction import MAX_AMOUNT, Transaction
+from feature_store.round_trips import RoundTrips
+from feature_store.transaction import MAX_AMOUNT
+from services.audit.state import actual
 
 KEYS = Keys(2)
 KEEP_SECONDS = 3_600
-START = int(datetime(2026, 11, 1, 23, 59, 30, tzinfo=UTC).timestamp())
-LOST = ("card:", "decided:", "sequence")
-"""The kinds of key that the log brings back: those `commit` writes, but for what is on its way to the log."""
+ON_ITS_WAY = ("}outbox", "}pending", "}pending_since")
+"""Keys of what is committed and not in the log yet: gone with a Redis that lost everything."""
 
 
-def transaction(number, card="c0", amount=5, second=START):
-    return Transaction(
-        transaction_id=f"t{number}",
-        card_id=card,
-        merchant_id="m0",
-        amount=amount,
-        currency="EUR",
-        event_time=datetime.fromtimestamp(second, UTC),
-    )
+def cards(reader):
+    """What is to be restored: cards, by what they hold, decisions under their ids, and the last sequences."""
+    return {key: held for key, held in actual(reader).items() if not key.endswith(ON_ITS_WAY)}
 
 
-async def decide(client, *transactions):
+async def decide(store, *transactions):
     """Commit them, and give what the log has of them, by partition."""
-    store, log = RedisDecisionStore(client, KEYS, keep_seconds=KEEP_SECONDS), defaultdict(list)
+    log = defaultdict(list)
     for t in transactions:
-        seen = await store.read(t)
-        write = Write(counted(t, seen.aggregates), f"answer {t.transaction_id}".encode(), b"{}")
-        outcome = await store.commit(t, seen, write)
-        log[outcome.partition].append(Restored(outcome.sequence, t, write.counted, write.stored, KEEP_SECONDS))
+        seen = await store.decisions.read(t)
+        counted = SHIPPED.counted(t, seen.histories[0].read(t.second))
+        stored = f"answer {t.transaction_id}".encode()
+        outcome = await store.commit(t, seen, stored=stored)
+        log[outcome.partition].append(RestoredDecision(outcome.sequence, t, counted, stored, KEEP_SECONDS))
     return log
 
 
 @pytest.fixture
 def lost(opened):
-    """`await lost(client)`: a Redis that lost everything; gives the cards, for a recovery."""
+    """`await lost(client)`: a Redis that lost everything; gives the stores of a recovery."""
 
     async def lose(client):
         await client.flushdb()
-        return Cards(client, KEYS, await opened(client, KEYS))
+        return in_redis(client, await opened(client, KEYS), keys=KEYS)
 
     return lose
 
@@ -74,89 +71,158 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, size=st.integers(1, 30), overlap=st.integers(0, 5))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_restored_is_what_was_committed_however_it_is_cut_into_batches(
-    steps, size, overlap, server, lost, contents
-):
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_restored_is_what_was_committed(steps, size, overlap, server, reader, lost):
     """Late and out-of-order events, tiles that fall out of what is kept; batches of any size that may overlap."""
 
     async def compare():
-        client = server.connect()
-        await lost(client)
-        transactions, second = [], START
-        for number, (card, amount, later, late) in enumerate(steps):
-            second += later
-            transactions.append(transaction(number, card, amount, second - late))
-        log = await decide(client, *transactions)
-        committed = await contents(client, *LOST)
-        cards = await lost(client)
-        for partition, decisions in log.items():
-            restored = [await cards.restore(partition, batch) for batch in batches(decisions, size, overlap)]
-            assert sum(restored) == len(decisions) == await cards.sequence(partition)
-        assert await contents(client, *LOST) == committed
-        await client.aclose()
+        async with aclosing(server.connect()) as client:
+            store = await lost(client)
+            transactions, second = [], LEAP_DAY
+            for number, (card, amount, later, late) in enumerate(steps):
+                second += later
+                transactions.append(transaction(number, card, amount=amount, second=second - late))
+            log = await decide(store, *transactions)
+            committed = cards(reader)
+            recovery = await lost(client)
+            assert cards(reader) == {}
+            for partition, decisions in log.items():
+                for batch in batches(decisions, size, overlap):
+                    await recovery.writer.restore(partition, batch)
+                assert await recovery.writer.sequence(partition) == len(decisions)
+            assert cards(reader) == committed
 
     asyncio.run(compare())
 
 
-async def test_a_batch_that_comes_again_changes_nothing(client, lost, contents):
-    await lost(client)
-    [(partition, decisions)] = (await decide(client, *map(transaction, range(6)))).items()
-    cards = await lost(client)
-    assert await cards.restore(partition, decisions) == 6
+@pytest.fixture
+async def six(client, lost):
+    """What the log has of six decisions, and their partition."""
+    [(partition, decisions)] = (await decide(await lost(client), *map(transaction, range(6)))).items()
+    return partition, decisions
+
+
+async def test_a_batch_that_comes_again_changes_nothing(client, six, lost, contents):
+    partition, decisions = six
+    recovery = await lost(client)
+    await recovery.writer.restore(partition, decisions)
     before = await contents(client)
-    assert await cards.restore(partition, decisions) == 0
-    assert await cards.restore(partition, decisions[2:4]) == 0
-    assert await contents(client) == before
+    await recovery.writer.restore(partition, decisions)
+    await recovery.writer.restore(partition, decisions[2:4])
+    assert await contents(client) == before  # revisions too: nothing was written
 
 
-async def test_what_a_redis_still_has_is_left_as_it_is_and_only_the_lost_tail_is_restored(client, lost, contents):
-    await lost(client)
-    [(partition, decisions)] = (await decide(client, *map(transaction, range(6)))).items()
-    committed = await contents(client, *LOST)
-    cards = await lost(client)
-    await decide(client, *map(transaction, range(4)))
+async def test_only_the_lost_tail_is_restored(reader, client, six, lost):
+    partition, decisions = six
+    committed = cards(reader)
+    recovery = await lost(client)
+    await decide(recovery, *map(transaction, range(4)))
     foreign = [replace(decision, stored=b"another answer") for decision in decisions[:4]]
-    assert await cards.restore(partition, [*foreign, *decisions[4:]]) == 2
-    assert await contents(client, *LOST) == committed
+    await recovery.writer.restore(partition, [*foreign, *decisions[4:]])
+    assert cards(reader) == committed
 
 
-async def test_what_is_restored_is_kept_as_long_as_is_said_and_counts_for_the_card_all_the_same(client, lost, contents):
-    await lost(client)
-    [(partition, decisions)] = (await decide(client, *map(transaction, range(2)))).items()
-    of_card = await contents(client, "card:")
-    cards = await lost(client)
+async def test_a_sequence_never_goes_back(client, six, lost):
+    partition, decisions = six
+    recovery = await lost(client)
+    await recovery.writer.restore(partition, decisions)
+    await client.set(KEYS.sequence(partition), 50)  # given since, to decisions that are not in this log
+    for batch in (decisions[:2], decisions, []):
+        await recovery.writer.restore(partition, batch)
+        assert await recovery.writer.sequence(partition) == 50
+
+
+class Overtaken(RoundTrips):
+    """Somebody else raises a number right behind the first look at it."""
+
+    def __init__(self, client, key, value):
+        super().__init__(client)
+        self._client, self._key, self._value = client, key, value
+
+    async def get(self, keys):
+        found = await super().get(keys)
+        if self._value and keys == [self._key]:
+            await self._client.set(self._key, self._value)
+            self._value = None
+        return found
+
+
+async def test_a_sequence_raised_meanwhile_does_not_go_back(client, six, opened):
+    partition, decisions = six
+    await client.set(KEYS.sequence(partition), 2)
+    trips = Overtaken(client, KEYS.sequence(partition), 50)
+    recovery = in_redis(client, await opened(client, KEYS), keys=KEYS, trips=trips)
+    await recovery.writer.restore(partition, decisions)
+    assert await recovery.writer.sequence(partition) == 50
+
+
+async def test_a_card_lost_alone_leaves_the_sequence(reader, client, six, opened):
+    partition, decisions = six
+    committed = cards(reader)
+    await client.delete(KEYS.history(CARD, "c0"))
+    recovery = in_redis(client, await opened(client, KEYS), keys=KEYS)
+    await recovery.writer.restore(partition, decisions[:3])
+    assert await recovery.writer.sequence(partition) == 6
+    await recovery.writer.restore(partition, decisions[3:])
+    assert cards(reader) == committed
+
+
+async def test_a_label_that_came_first_stays(reader, client, six, lost):
+    """Labels and decisions are restored in any order."""
+    partition, decisions = six
+    labelled = [LoggedLabel(0, n, label(decision.transaction)) for n, decision in enumerate(decisions[:3])]
+    found = []
+    for steps in ("dl", "ld"):
+        recovery = await lost(client)
+        for step in steps:
+            if step == "d":
+                await recovery.writer.restore(partition, decisions)
+            else:
+                await recovery.writer.label(labelled)
+        found.append(cards(reader))
+    assert found[0] == found[1]
+
+
+async def test_an_answer_is_kept_as_long_as_is_said(reader, client, six, lost):
+    partition, decisions = six
+    card = cards(reader)[KEYS.history(CARD, "c0")]
+    recovery = await lost(client)
     gone, kept = replace(decisions[0], keep_seconds=0), replace(decisions[1], keep_seconds=50)
-    assert await cards.restore(partition, [gone, kept]) == 2
-    assert set(await contents(client, "decided:")) == {KEYS.decided("c0", "t1")}
+    await recovery.writer.restore(partition, [gone, kept, *decisions[2:]])
+    assert await client.get(KEYS.decided("c0", "t0")) is None
     assert 40 < await client.ttl(KEYS.decided("c0", "t1")) <= 50
-    assert await contents(client, "card:") == of_card
+    assert cards(reader)[KEYS.history(CARD, "c0")] == card  # counted all the same
 
 
-async def test_a_card_is_kept_as_long_as_after_a_commit(client, lost, contents):
-    await lost(client)
-    [(partition, decisions)] = (await decide(client, transaction(0))).items()
-    [card] = await contents(client, "card:")
-    before = await client.ttl(card)
-    await (await lost(client)).restore(partition, decisions)
-    assert before - 10 < await client.ttl(card) <= before
+async def test_a_card_is_kept_as_long_as_after_a_commit(client, six, lost):
+    partition, decisions = six
+    before = await client.ttl(KEYS.history(CARD, "c0"))
+    await (await lost(client)).writer.restore(partition, decisions)
+    assert before - 10 < await client.ttl(KEYS.history(CARD, "c0")) <= before
+    assert await client.ttl(KEYS.sequence(partition)) == -1
 
 
-async def test_decisions_go_on_behind_what_was_restored_and_are_not_made_twice(client, lost):
-    await lost(client)
-    [(partition, decisions)] = (await decide(client, *map(transaction, range(3)))).items()
-    await (await lost(client)).restore(partition, decisions)
-    store = RedisDecisionStore(client, KEYS, keep_seconds=KEEP_SECONDS)
-    assert await store.read(transaction(1)) == Decided(b"answer t1")
-    seen = await store.read(transaction(3))
-    assert seen.version == 3
-    write = Write(counted(transaction(3), seen.aggregates), b"answer", b"{}")
-    assert await store.commit(transaction(3), seen, write) == Committed(partition, 4)
+async def test_decisions_go_on_behind_what_was_restored(client, six, lost):
+    partition, decisions = six
+    recovery = await lost(client)
+    await recovery.writer.restore(partition, decisions)
+    assert await recovery.decide(transaction(1)) == Decided(b"answer t1")
+    assert await recovery.decide(transaction(6)) == Committed(partition, 7)
+
+
+async def test_what_was_read_before_a_restore_is_not_committed(client, six, lost):
+    """The card was read empty; the recovery filled it."""
+    partition, decisions = six
+    recovery = await lost(client)
+    seen = await recovery.decisions.read(transaction(6))
+    await recovery.writer.restore(partition, decisions)
+    moved = await recovery.commit(transaction(6), seen)
+    assert moved.seen.held["card"].decisions == {partition: 6}
 
 
 async def test_a_partition_without_decisions_has_no_sequence(client, lost, contents):
-    cards = await lost(client)
+    recovery = await lost(client)
     before = await contents(client)
-    assert await cards.sequence(1) == 0
-    assert await cards.restore(1, []) == 0
+    assert await recovery.writer.sequence(1) == 0
+    await recovery.writer.restore(1, [])
     assert await contents(client) == before
