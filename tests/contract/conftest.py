@@ -1,10 +1,11 @@
 """A client of an empty Redis, single and cluster, and gates that stand open as a recovery leaves them."""
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 import pytest
+from contract.events import KEYS, in_memory, in_redis
 from redis import Redis, RedisCluster
 
 from feature_store.gate import Gates
@@ -22,10 +23,6 @@ class Server:
 
     def connect(self):
         return connect(self.url, timeout=5, cluster=self.cluster)
-
-    def reader(self):
-        """A client of redis-py as it comes, to be used in a with statement."""
-        return closing((RedisCluster if self.cluster else Redis).from_url(self.url))
 
 
 @pytest.fixture
@@ -55,11 +52,33 @@ def server(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(params=["in_memory", "on_one", "on_cluster"])
+def place(request):
+    """Where a suite of stores runs: on a server, or in a dictionary (None)."""
+    return None if request.param == "in_memory" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def store(place, opened):
+    if place is None:
+        yield in_memory()
+    else:
+        async with aclosing(place.connect()) as client:
+            yield in_redis(client, await opened(client, KEYS))
+
+
 @pytest.fixture
 async def client(server):
     made = server.connect()
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+def reader(server):
+    """A client of redis-py as it comes, not asynchronous."""
+    with closing((RedisCluster if server.cluster else Redis).from_url(server.url)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -76,7 +95,7 @@ def opened():
 
 @pytest.fixture
 def contents():
-    """`await contents(client)`: all that Redis holds, by key, comparable; of some kinds of key if named."""
+    """`await contents(client)`: all that Redis holds, by key, comparable."""
     readers = {
         b"hash": lambda client, key: client.hgetall(key),
         b"string": lambda client, key: client.get(key),
@@ -84,9 +103,8 @@ def contents():
         b"zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
     }
 
-    async def read(client, *kinds):
+    async def read(client):
         keys = [key.decode() async for key in client.scan_iter(count=1_000)]
-        wanted = [key for key in keys if not kinds or key.partition("}")[2].startswith(kinds)]
-        return {key: await readers[await client.type(key)](client, key) for key in wanted}
+        return {key: await readers[await client.type(key)](client, key) for key in keys}
 
     return read
