@@ -206,7 +206,7 @@ def size(history, entity):
     return len(encode_stamped(history, Keys(12).history(entity, "x" * 64), LAYOUT, 2**63))
 
 
-def test_a_typical_card_takes_no_more_than_one_and_a_half_kilobytes():
+def test_a_typical_card_takes_1_5_kilobytes_at_most():
     made = History(SHIPPED.plans[CARD])
     for number in range(30):
         made.count(NOON + number * 40 * DAYS // 30, counted(5_000 + number))
@@ -215,7 +215,7 @@ def test_a_typical_card_takes_no_more_than_one_and_a_half_kilobytes():
 
 
 @BOTH
-def test_the_busiest_entity_takes_no_more_than_six_kilobytes(entity):
+def test_the_busiest_entity_takes_6_kilobytes_at_most(entity):
     """Every tile that is kept is full, of the largest amounts, for years; labels and decisions of every partition."""
     made = History(SHIPPED.plans[entity])
     largest = {measure: value * 10**9 for measure, value in counted(2 * MAX_AMOUNT).items()}

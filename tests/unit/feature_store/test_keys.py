@@ -29,7 +29,7 @@ def test_cards_spread_over_all_partitions():
     assert max(counts.values()) < 1_300
 
 
-def test_all_keys_of_a_commit_carry_the_partition_as_their_hash_tag():
+def test_all_keys_of_a_commit_share_a_slot():
     partition = KEYS.partition("c1")
     keys = (
         KEYS.history(CARD, "c1"),

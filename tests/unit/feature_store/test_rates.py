@@ -55,14 +55,14 @@ def test_a_currency_without_a_rate_has_no_cents(currency):
         cents(1, currency)
 
 
-def test_every_rate_is_of_a_known_currency_and_has_four_decimals_at_most():
+def test_a_rate_is_of_a_known_currency_to_four_decimals():
     assert RATES.keys() <= EXPONENT.keys()
     assert len(RATES) == 30
     assert RATES["EUR"] == "1"
     assert all(re.fullmatch(r"\d+(\.\d{1,4})?", rate) and float(rate) > 0 for rate in RATES.values())
 
 
-def test_the_largest_amount_squared_fits_a_hundred_quadrillion_times():
+def test_squares_of_the_largest_amounts_fit_into_a_tile():
     """A tile holds sums of squares up to 2**128 - 1."""
     largest = max(cents(MAX_AMOUNT, currency) for currency in RATES)
     assert 10**17 * largest**2 < 2**128

@@ -53,7 +53,7 @@ def test_rows_come_back_as_they_were_written(tmp_path, suffix):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_length_is_known_and_more_than_a_batch_is_read_twice_alike(tmp_path):
+def test_more_than_a_batch_is_read_twice_alike(tmp_path):
     path = tmp_path / "table.parquet"
     write_table(path, (a_row(number, at=NOON + timedelta(seconds=number)) for number in range(BATCH + 5)))
     table = read_table(path)
@@ -129,7 +129,7 @@ def test_times_without_a_zone_are_utc_and_others_are_converted(tmp_path, times):
     assert [row.transaction.event_time for row in rows_of(a_file(tmp_path, event_time=times))] == [NOON, NOON]
 
 
-def test_rows_are_sorted_by_event_time_and_equal_times_keep_their_order(tmp_path):
+def test_rows_are_sorted_by_time_and_equals_keep_their_order(tmp_path):
     path = tmp_path / "table.parquet"
     minutes = [3, 1, 2, 1, 3, 1] * 50
     write_table(path, [a_row(number, at=NOON + timedelta(minutes=m)) for number, m in enumerate(minutes)])
@@ -203,7 +203,7 @@ def test_times_that_are_none_are_refused_when_the_file_is_opened(tmp_path, times
 @pytest.mark.parametrize(
     ("hours", "amounts", "place"), [([2, 1], [-1.0, 1.0], 1), ([0, 1], [1.0, -1.0], 2), ([1, 0], [-1.0, 1.0], 1)]
 )
-def test_an_error_names_the_place_in_the_file_also_where_rows_were_sorted_and_left_out(tmp_path, hours, amounts, place):
+def test_an_error_names_the_place_in_the_file_before_sorting(tmp_path, hours, amounts, place):
     times = [NOON + timedelta(hours=hour) for hour in hours]
     table = read_table(a_file(tmp_path, event_time=times, amount=amounts), start=NOON + timedelta(minutes=1))
     with pytest.raises(TableError, match=f"row {place}, amount"):

@@ -84,7 +84,7 @@ def test_an_amount_has_cents_at_the_reference_rate():
     assert (parsed().cents, parsed(currency="JPY").cents) == (1_250, 712)
 
 
-def test_a_currency_without_a_rate_is_refused_by_the_file_to_change():
+def test_a_currency_without_a_rate_is_refused():
     with pytest.raises(InvalidError, match=r"^currency: has no reference rate \(feature_store/rates\.py\)$"):
         parsed(currency="KWD")
 

@@ -40,7 +40,7 @@ def test_recall_and_precision_count_scores_at_the_threshold():
     assert np.isnan(precision_at(FRAUD, SCORE, 0.95))
 
 
-def test_card_precision_takes_each_card_once_by_its_riskiest_transaction():
+def test_card_precision_takes_each_card_once_at_its_riskiest():
     precision = card_precision_at(
         2,
         day=np.zeros(4, np.int64),
@@ -51,7 +51,7 @@ def test_card_precision_takes_each_card_once_by_its_riskiest_transaction():
     assert precision == 0.5  # cards 1 (fraud in its other transaction) and 2
 
 
-def test_a_card_found_is_blocked_on_later_days_and_days_count_alike():
+def test_a_card_found_is_blocked_on_later_days():
     precision = card_precision_at(
         1,
         day=np.array([0, 1, 1]),

@@ -20,7 +20,7 @@ def test_another_models_export_is_refused_with_the_worst_row(parts, fitted, sett
         verify(classifier, to_onnx(other), parts.test.features)
 
 
-def test_probes_have_every_column_unknown_extreme_and_on_both_sides_of_every_split(parts, fitted):
+def test_probes_try_both_sides_of_every_split(parts, fitted):
     thresholds = split_thresholds(fitted[0])
     rows = np.concatenate(list(probes(parts.test.features, thresholds)))
     assert np.isnan(rows).all(axis=1).any()
@@ -43,14 +43,14 @@ def neighbours() -> tuple[np.ndarray, HistGradientBoostingClassifier]:
     return rows, classifier
 
 
-def test_a_split_between_neighbouring_floats_sends_both_to_their_own_side():
+def test_a_split_between_neighbouring_floats_tells_them_apart():
     rows, classifier = neighbours()
     before = classifier.predict_proba(rows)
     verify(classifier, to_onnx(classifier), rows)
     assert (classifier.predict_proba(rows) == before).all()
 
 
-def test_without_rounding_thresholds_down_the_check_finds_the_difference(monkeypatch):
+def test_thresholds_not_rounded_down_are_found(monkeypatch):
     rows, classifier = neighbours()
     monkeypatch.setattr(export, "_round_thresholds", lambda _: None)
     with pytest.raises(ParityError):

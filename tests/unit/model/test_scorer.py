@@ -47,7 +47,7 @@ def mean_of(columns: int, *, output: str = "fraud_probability") -> bytes:
     return made.SerializeToString()
 
 
-def test_single_rows_score_as_scikit_learn_does_also_with_nothing_known(shipped, parts, fitted):
+def test_single_rows_score_as_scikit_learn_does(shipped, parts, fitted):
     rows = np.concatenate([parts.test.features[:300], np.full((1, len(SHIPPED.names)), np.nan, np.float32)])
     for column in range(len(SHIPPED.names)):
         rows[column, column] = np.nan

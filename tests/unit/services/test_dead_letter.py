@@ -64,6 +64,6 @@ async def test_a_card_number_is_not_written_to_the_dead_letters_either(value):
     assert letter["value"] is None
 
 
-async def test_the_content_of_an_unknown_field_is_not_kept_it_may_be_a_security_code():
+async def test_the_content_of_an_unknown_field_is_not_kept():
     _, letter, *_ = await set_aside(b'{"cvv": "123"}', message=NOT_KNOWN)
     assert letter["value"] is None

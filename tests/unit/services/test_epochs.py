@@ -76,7 +76,7 @@ def test_the_first_epoch_follows_none_and_begins_the_log():
 
 
 @pytest.mark.parametrize("follows", [NONE, 0, 9])
-def test_a_beginning_after_another_epoch_than_that_in_force_is_void(follows):
+def test_a_beginning_after_an_epoch_not_in_force_is_void(follows):
     epochs = Epochs((), 0)
     assert counting(epochs, 0, BEGIN, decision(0, 1), BEGIN, decision(2, 2)) == [1, 2]
     assert counting(epochs, 4, Beginning(follows), decision(2, 3), decision(4, 3), decision(2, 4)) == [3, 4]
@@ -119,7 +119,7 @@ def test_a_log_whose_epochs_are_known_is_not_entered_anew():
     assert epochs.begun == [0]
 
 
-def test_a_reader_in_the_middle_knows_which_epoch_is_in_force_there():
+def test_a_reader_in_the_middle_knows_the_epoch_in_force():
     known = {20, 0, 7}  # in no order
     assert counting(Epochs(known, 9), 9, decision(0, 1), decision(7, 2), decision(20, 3)) == [2]
     at_a_beginning = Epochs(known, 7)

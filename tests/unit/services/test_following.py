@@ -61,7 +61,7 @@ async def test_it_starts_where_state_stands_and_not_where_its_group_does(followi
     assert following.at(LABELS, 7).reached == Reached(7)
 
 
-async def test_it_starts_at_the_beginning_of_a_log_that_has_forgotten_what_came_next(progress):
+async def test_it_starts_at_the_beginning_of_a_log_cut_short(progress):
     consumer = Consumer(oldest=50)
     following = Following(consumer, progress, GATES)
     await following.on_partitions_assigned([DECISIONS, LABELS])
@@ -85,7 +85,7 @@ async def test_a_batch_behind_records_that_did_not_come_is_refused(following):
     assert following.at(DECISIONS, 35) is place
 
 
-async def test_a_batch_of_a_partition_that_was_revoked_meanwhile_is_refused(following):
+async def test_a_batch_of_a_revoked_partition_is_refused(following):
     await following.on_partitions_revoked([DECISIONS])
     with pytest.raises(SkippedError, match="decisions 1"):
         following.at(DECISIONS, 30)
@@ -96,7 +96,7 @@ async def test_records_that_come_again_are_not_refused(following):
     assert following.at(DECISIONS, 12)
 
 
-async def test_a_partition_is_known_from_when_it_was_assigned_until_it_is_revoked(consumer, progress):
+async def test_a_partition_is_known_while_it_is_assigned(consumer, progress):
     following = Following(consumer, progress, GATES)
     assert not following.knows(DECISIONS)
     await following.on_partitions_assigned([DECISIONS])
@@ -106,7 +106,7 @@ async def test_a_partition_is_known_from_when_it_was_assigned_until_it_is_revoke
     assert not following.knows(DECISIONS)
 
 
-async def test_a_place_that_cannot_be_found_out_is_said_to_who_asks_instead_of_being_waited_for(consumer, progress):
+async def test_a_place_that_cannot_be_found_out_is_an_error(consumer, progress):
     async def no_answer(_topic, _partition):
         raise TimeoutError
 
@@ -125,7 +125,7 @@ async def test_an_assignment_of_nothing_is_none(consumer, progress):
     assert consumer.at == {DECISIONS: 900, LABELS: 900}
 
 
-async def test_a_partition_that_is_revoked_is_left_with_a_note_of_its_place(following, progress):
+async def test_a_revoked_partition_is_left_with_a_note_of_its_place(following, progress):
     await following.reached(DECISIONS, following.at(DECISIONS, 30), Reached(35, 24))
     await following.reached(LABELS, following.at(LABELS, 7), Reached(8))
     assert progress.places["decisions"] == Reached(30, 20)  # not after every batch
@@ -149,9 +149,7 @@ async def test_a_place_is_noted_now_and_then_while_it_is_followed(following, pro
     assert progress.places["decisions"] == Reached(35, 24)
 
 
-async def test_a_partition_that_comes_back_is_followed_from_where_another_member_has_brought_it(
-    following, consumer, progress
-):
+async def test_a_partition_that_comes_back_goes_on_from_its_note(following, consumer, progress):
     await following.reached(DECISIONS, following.at(DECISIONS, 30), Reached(35, 24))
     await following.on_partitions_revoked([DECISIONS])
     progress.places["decisions"] = Reached(60, 44)

@@ -96,7 +96,7 @@ def test_every_decision_is_recomputed_from_the_log(served):
     assert (verdict.holds, verdict.verified) == (True, len(rows))
 
 
-def test_a_decision_that_names_another_state_of_the_device_is_found(served):
+def test_a_decision_that_saw_another_device_is_found(served):
     story, _ = served
     log = story.log()
     record = next(record for record in by_time(story)[::-1] if record.transaction.device_id)

@@ -165,7 +165,7 @@ def test_a_gap_in_the_sequences_is_found_in_any_case(story):
     assert not Verdict(missing=[(0, 1)]).holds
 
 
-def test_of_another_model_or_policy_only_the_features_are_recomputed(story):
+def test_of_another_model_only_the_features_are_recomputed(story):
     class Later:
         version = "a later model"
 

@@ -6,7 +6,7 @@ from feature_store.features import MERCHANT_DELAY
 from services.replay.pace import Pace
 
 
-def test_an_event_waits_only_for_events_older_than_the_merchant_delay():
+def test_an_event_waits_for_events_older_than_the_delay():
     pace = Pace()
     pace.sent("a", 1_000)
     assert not pace.holds(1_000 + MERCHANT_DELAY - 1)

@@ -76,7 +76,7 @@ async def test_with_pace_none_nothing_waits():
         assert came == EARLY | {"later"}
 
 
-async def test_with_pace_log_an_event_waits_until_older_ones_are_in_the_log_and_for_no_label():
+async def test_with_pace_log_an_event_waits_for_the_log():
     async with replaying("log") as (replay, came):
         assert came == EARLY
         log_brings(replay, ROWS[0], 1)
@@ -88,7 +88,7 @@ async def test_with_pace_log_an_event_waits_until_older_ones_are_in_the_log_and_
 
 
 @pytest.mark.parametrize("first", [DECISIONS, LABELS])
-async def test_with_pace_state_an_event_waits_until_the_updater_has_older_ones_and_their_labels(first):
+async def test_with_pace_state_an_event_waits_for_the_updater(first):
     async with replaying("state") as (replay, came):
         log_brings(replay, ROWS[0], 1)
         log_brings(replay, ROWS[1], 2)

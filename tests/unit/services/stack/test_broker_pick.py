@@ -22,7 +22,7 @@ def no_java(monkeypatch):
     monkeypatch.setattr(broker, "available", lambda: "there is no java on PATH")
 
 
-def test_a_bootstrap_address_in_the_environment_means_a_broker_that_runs_already(monkeypatch, java):
+def test_an_address_in_the_environment_is_a_running_broker(monkeypatch, java):
     monkeypatch.setenv("FRAUD_KAFKA_BOOTSTRAP", "127.0.0.1:9092")
     assert pick(Settings()) is EXTERNAL
 
@@ -31,16 +31,16 @@ def test_apache_kafka_is_picked_where_it_can_run(java):
     assert pick(Settings()) is APACHE_KAFKA
 
 
-def test_librdkafkas_broker_is_picked_where_apache_kafka_cannot_run(no_java):
+def test_librdkafkas_broker_runs_where_apache_kafka_cannot(no_java):
     assert pick(Settings()) is LIBRDKAFKA
 
 
-def test_fraud_broker_forces_librdkafkas_although_apache_kafka_could_run(monkeypatch, java):
+def test_fraud_broker_forces_librdkafkas(monkeypatch, java):
     monkeypatch.setenv("FRAUD_BROKER", "librdkafka")
     assert pick(Settings()) is LIBRDKAFKA
 
 
-def test_fraud_broker_forces_an_own_broker_although_an_address_is_set(monkeypatch, java):
+def test_fraud_broker_forces_an_own_broker(monkeypatch, java):
     monkeypatch.setenv("FRAUD_KAFKA_BOOTSTRAP", "127.0.0.1:9092")
     monkeypatch.setenv("FRAUD_BROKER", "apache")
     assert pick(Settings()) is APACHE_KAFKA
@@ -51,5 +51,5 @@ def test_forcing_apache_kafka_where_it_cannot_run_gives_the_reason(no_java):
         pick(Settings(broker="apache"))
 
 
-def test_librdkafkas_broker_imposes_its_four_partitions_and_the_others_none():
+def test_librdkafkas_broker_imposes_its_four_partitions():
     assert [choice.partitions for choice in (EXTERNAL, APACHE_KAFKA, LIBRDKAFKA)] == [None, None, 4]

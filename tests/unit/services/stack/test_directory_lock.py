@@ -27,7 +27,7 @@ async def test_a_directory_can_be_owned_again_once_it_was_given_up(tmp_path):
         pass
 
 
-async def test_a_server_that_inherited_the_lock_owns_the_directory_until_it_ends(tmp_path):
+async def test_a_server_that_inherited_the_lock_owns_the_directory(tmp_path):
     async with locked(tmp_path) as lock:
         server = await spawn(Command("server", ("sleep", "60"), tmp_path / "log", inherited=(lock,)))
     with pytest.raises(StackError):
@@ -39,7 +39,7 @@ async def test_a_server_that_inherited_the_lock_owns_the_directory_until_it_ends
         pass
 
 
-async def test_whoever_comes_next_waits_for_an_owner_that_is_about_to_end(tmp_path, monkeypatch):
+async def test_who_comes_next_waits_for_an_owner_that_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(directory_lock, "_WAIT_SECONDS", 10)
     entered = asyncio.Event()
 

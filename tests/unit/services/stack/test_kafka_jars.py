@@ -35,7 +35,7 @@ def test_a_java_that_is_only_a_stub_counts_as_none(put_on_path, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21", "25-ea"])
-def test_it_can_run_on_java_17_or_newer_with_the_jars_there_and_without_maven(put_on_path, tmp_path, version):
+def test_it_runs_on_java_17_or_newer_without_maven(put_on_path, tmp_path, version):
     put_on_path("java", f"echo 'openjdk version \"{version}\" 2025-04-15' >&2")
     assert available(tmp_path) is None
 
@@ -51,7 +51,7 @@ def test_it_can_run_with_maven_to_download_it(put_on_path, tmp_path):
     assert available(tmp_path / "absent") is None
 
 
-async def test_a_failed_download_quotes_maven_names_the_way_out_and_leaves_nothing(put_on_path, tmp_path):
+async def test_a_failed_download_quotes_maven_and_leaves_nothing(put_on_path, tmp_path):
     put_on_path("mvn", "echo '[ERROR] Could not transfer artifact'; exit 1")
     with pytest.raises(StackError, match=r"FRAUD_BROKER=librdkafka[^$]*Could not transfer artifact"):
         await download(tmp_path / "cache" / "kafka")

@@ -30,11 +30,11 @@ def test_another_port_is_given_when_the_preferred_one_is_taken(taken):
     assert free_port(taken) != taken
 
 
-def test_picked_ports_stay_out_of_the_range_of_outgoing_connections():
+def test_picked_ports_are_none_of_outgoing_connections():
     assert all(free_port() < 32_768 for _ in range(50))
 
 
-def test_ports_are_counted_up_from_the_first_past_those_that_are_taken(taken):
+def test_ports_are_counted_up_past_those_that_are_taken(taken):
     found = free_ports_from(taken, 3)
     assert len(set(found)) == 3
     assert found == sorted(found)

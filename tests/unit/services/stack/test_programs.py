@@ -9,7 +9,7 @@ from services.stack.ports import free_port
 from services.stack.programs import PROGRAMS, Address, addresses, as_environment, commands
 
 
-def test_a_process_reads_from_its_environment_the_settings_it_was_given(monkeypatch):
+def test_a_process_reads_the_settings_it_was_given(monkeypatch):
     given = Settings(partitions=4, redis_cluster=True, redis_timeout_seconds=0.125, data_dir=Path("elsewhere"))
     for name, value in as_environment(given).items():
         monkeypatch.setenv(name, value)

@@ -34,7 +34,7 @@ async def test_a_process_that_was_killed_is_started_again(shell, eventually):
         assert children["worker"].exits == [-signal.SIGKILL]
 
 
-async def test_a_restart_is_one_log_line_with_name_and_exit_code_after_a_pause_that_doubles(shell, eventually, caplog):
+async def test_a_restart_is_one_log_line_after_a_pause_that_doubles(shell, eventually, caplog):
     async with supervised([shell("relay", "exit 3")]) as children:
         await eventually(lambda: len(children["relay"].exits) == 3)
     assert [record.getMessage() for record in caplog.records][:2] == [
@@ -44,9 +44,7 @@ async def test_a_restart_is_one_log_line_with_name_and_exit_code_after_a_pause_t
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-async def test_a_process_that_stayed_up_for_long_is_restarted_without_a_longer_pause(
-    shell, eventually, caplog, monkeypatch
-):
+async def test_a_process_that_stayed_up_waits_the_short_pause(shell, eventually, caplog, monkeypatch):
     monkeypatch.setattr(supervisor, "_STABLE_SECONDS", 0.0)
     async with supervised([shell("relay", "exit 3")]) as children:
         await eventually(lambda: len(children["relay"].exits) == 3)
@@ -79,7 +77,7 @@ async def test_a_process_finishes_its_work_when_it_is_asked_to_stop(shell, tmp_p
     assert children["relay"].exits == [0]
 
 
-async def test_a_process_that_does_not_stop_in_time_is_killed_with_all_it_started(shell, tmp_path, eventually):
+async def test_a_process_that_does_not_stop_is_killed_with_its_own(shell, tmp_path, eventually):
     script = f"trap '' TERM; sleep 60 & echo $! > {tmp_path}/grandchild; touch {tmp_path}/up; wait; wait"
     async with supervised([shell("stubborn", script)], stop_seconds=0.2) as children:
         await eventually((tmp_path / "up").exists)
@@ -100,7 +98,7 @@ async def test_a_process_has_a_session_of_its_own_out_of_reach_of_ctrl_c(shell):
         assert os.getsid(children["api"].pid) == children["api"].pid
 
 
-async def test_a_process_that_ends_while_starting_is_reported_with_its_last_words(shell):
+async def test_a_process_that_ends_while_starting_is_quoted(shell):
     async def never():
         return False
 
@@ -118,7 +116,7 @@ async def test_a_process_that_never_answers_is_reported_at_its_deadline(shell):
             await children["api"].until(never, seconds=0.1)
 
 
-async def test_a_command_that_does_not_exist_fails_and_stops_those_before_it(shell, tmp_path, monkeypatch):
+async def test_a_command_that_does_not_exist_stops_those_before(shell, tmp_path, monkeypatch):
     processes = []
     spawn = supervisor.spawn
 
