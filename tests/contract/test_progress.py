@@ -18,7 +18,7 @@ async def test_state_that_has_been_given_nothing_is_at_the_beginning(progress):
     assert await progress.reached("decisions", 2) == Reached(0, 0)
 
 
-async def test_what_was_noted_is_where_to_go_on_and_each_partition_of_each_topic_is_for_itself(progress):
+async def test_each_partition_of_a_topic_goes_on_where_it_was_noted(progress):
     await progress.note("decisions", 2, Reached(10, 7))
     await progress.note("labels", 2, Reached(5))
     assert await progress.reached("decisions", 2) == Reached(10, 7)
@@ -42,7 +42,7 @@ async def test_where_one_partition_of_state_went_back_all_go_back(client, progre
     assert await progress.reached("decisions", 2) == Reached(0, 0)
 
 
-async def test_those_that_did_not_go_back_stay_where_they_are_when_the_others_catch_up(client, progress):
+async def test_what_did_not_go_back_stays_when_others_catch_up(client, progress):
     await progress.note("decisions", 2, Reached(100, 70))
     await client.delete(KEYS.progress(1))
     await progress.note("decisions", 2, Reached(50, 35))
@@ -50,7 +50,7 @@ async def test_those_that_did_not_go_back_stay_where_they_are_when_the_others_ca
     assert await client.hget(KEYS.progress(0), "decisions:2") == b"100 70"
 
 
-async def test_a_note_that_one_partition_of_state_refuses_does_not_count(client, progress):
+async def test_a_note_that_one_partition_refuses_does_not_count(client, progress):
     await client.delete(KEYS.gate(3))
     with pytest.raises(ClosedError):
         await progress.note("decisions", 2, Reached(10, 7))
