@@ -17,7 +17,9 @@ EQUALITY_REPORT ?= interviewer_guide/results/equality.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: run test check train load chaos promises equality lock clean help
+BENCH_RESULT ?= var/bench.json
+
+.PHONY: run test check train load bench chaos promises equality lock clean help
 
 run: .venv/installed  ## start everything on this machine (no Docker) until Ctrl-C; data stays in var/
 	@exec $(BIN)/fraud up
@@ -45,6 +47,9 @@ promises: .venv/installed  ## run the tests that prove P1 to P7 and write interv
 
 equality: .venv/installed  ## compare 200,000 rows of HANDBOOK_TABLE (else simulated) online and offline, half over each door
 	EQUALITY_ROWS=$(EQUALITY_ROWS) EQUALITY_REPORT=$(EQUALITY_REPORT) $(BIN)/pytest tests/integration/promises/test_online_is_offline.py
+
+bench: .venv/installed  ## what a decision costs, as ratios taken in one run (about 6 minutes); writes BENCH_RESULT=var/bench.json
+	$(BIN)/python -m loadtest.bench.command --out $(BENCH_RESULT)
 
 lock: .venv/installed  ## write requirements.lock from pyproject.toml
 	$(BIN)/python .ci/lock

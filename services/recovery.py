@@ -69,8 +69,8 @@ class Recovery:
         self._pending = Pending(client, keys)
         self._done = 0
 
-    async def run(self, producer: AIOKafkaProducer, now: datetime, advance: Advance) -> None:
-        """Bring state up to the log as it is now, and open the gates."""
+    async def run(self, producer: AIOKafkaProducer, now: datetime, advance: Advance) -> int:
+        """Bring state up to the log as it is now, and open the gates; give how many records were read."""
         decisions, labels = (self._partitions_of(topic) for topic in (DECISIONS, LABELS))
         ends = await self._reader.end_offsets(decisions + labels)
         oldest = await self._oldest_that_matter(decisions + labels, ends, now)
@@ -93,6 +93,7 @@ class Recovery:
         progress = Progress(self._client, self._keys, await gates.all_open())
         for each, place in zip(decisions, reached, strict=True):
             await progress.note(each.topic, each.partition, place)  # last: who starts there needs the gate's epochs
+        return self._done
 
     async def _oldest_that_matter(
         self, partitions: Sequence[TopicPartition], ends: Mapping[TopicPartition, int], now: datetime

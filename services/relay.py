@@ -180,9 +180,11 @@ async def opened(recoveries: Recoveries, producer: AIOKafkaProducer, owner: str,
             return await gates.all_open()
         if await lease.take():
             log.info("state may lack what the log has: recovering")
+            started = time.monotonic()
             async with lease.kept(), open_reader(recoveries.settings) as reader:
                 recovery = await recoveries.begin(reader)
-                await recovery.run(producer, utc_now(), lambda _done, _total: None)
+                records = await recovery.run(producer, utc_now(), lambda _done, _total: None)
+            log.info("recovered: %d records in %.2f s", records, time.monotonic() - started)
         await _pause(stop, OPENED_SECONDS)
     return []
 

@@ -21,7 +21,7 @@ async def nothing() -> dict[str, str]:
     return {"action": "approve"}
 
 
-def main(port: Annotated[int, typer.Option(help="where to listen, on loopback")]) -> None:
+def main(port: Annotated[int, typer.Argument(help="where to listen, on loopback")]) -> None:
     """Serve it until SIGTERM."""
     uvloop.run(serve(Process(app, "127.0.0.1", port, _until_stopped)))
 

@@ -18,8 +18,8 @@ from feature_store.keys import Keys
 from services.audit.whole_log import Log
 from services.decision.record import Stored
 
-Value = bytes | Mapping[str, object]
-"""What is under a key: bytes, or the parts of an entity's history."""
+Value = bytes | Mapping[str, object] | CorruptStateError
+"""What is under a key: bytes, or the parts of an entity's history, or why they cannot be told."""
 State = dict[str, Value]
 
 
@@ -87,12 +87,12 @@ def actual(client: Any, features: FeatureSet = SHIPPED) -> State:
     return found
 
 
-def _parts(raw: bytes, key: str, features: FeatureSet, entity: Entity) -> Mapping[str, object]:
+def _parts(raw: bytes, key: str, features: FeatureSet, entity: Entity) -> Value:
     partition = int(key[1 : key.index("}")])
     try:
         return parts(decode(raw, key, features.plans[entity], features.layout, partition))
     except CorruptStateError as error:
-        return {"bytes, which are damaged": str(error)}
+        return error
 
 
 def differences(wanted: State, found: State) -> list[str]:
@@ -101,7 +101,9 @@ def differences(wanted: State, found: State) -> list[str]:
     wrong += [f"{key} should not be there" for key in found.keys() - wanted.keys()]
     for key in wanted.keys() & found.keys():
         want, have = wanted[key], found[key]
-        if isinstance(want, bytes) or isinstance(have, bytes):
+        if isinstance(have, CorruptStateError):
+            wrong.append(f"{key} is damaged")
+        elif not isinstance(want, Mapping) or not isinstance(have, Mapping):
             wrong += [f"{key} differs"] if want != have else []
         else:
             fields = sorted(f for f in want.keys() | have.keys() if want.get(f) != have.get(f))

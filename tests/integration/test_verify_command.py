@@ -178,7 +178,9 @@ async def test_what_was_forged_in_the_log_is_named_by_its_place_and_the_rest_hol
     found = json.loads(report.read_text())
     named = {(f"{each['partition']}/{each['sequence']}", each["what"]) for each in found["differences"]}
     assert named >= forged
-    assert named - forged <= {(f"{behind.partition}/{behind.sequence}", what) for what in ("features", "counted", "score")}
+    assert named - forged <= {
+        (f"{behind.partition}/{behind.sequence}", what) for what in ("features", "counted", "score")
+    }
     assert found["missing"] == [[left_out.partition, left_out.sequence]]
     assert found["decisions"] == 44
 
