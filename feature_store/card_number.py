@@ -2,6 +2,8 @@
 
 import re
 
+_SUSPECT = re.compile(r"\d{4}[ ._:-]?\d{4}")
+"""What every form has: most texts do not, and need no closer look."""
 _RUN = re.compile(r"(?<!\d)\d{13,19}(?!\d)")
 # As printed on cards: 4-4-4-1..7, or 4-6-4..5. More groups after it mean an identifier such as a UUID.
 _GROUPED = re.compile(r"(?<!\d)\d{4}([ ._:-])(?:\d{4}\1\d{4}\1\d{1,7}|\d{6}\1\d{4,5})(?!-?[^\W_])")
@@ -13,6 +15,8 @@ def contains_card_number(text: str) -> bool:
     >>> contains_card_number("card 4111 1111 1111 1111"), contains_card_number("4111111111111112")
     (True, False)
     """
+    if not _SUSPECT.search(text):
+        return False
     return any(_passes_luhn(re.sub(r"\D", "", match[0])) for form in (_RUN, _GROUPED) for match in form.finditer(text))
 
 

@@ -117,12 +117,12 @@ class RedisDecisionStore:
 
     async def read(self, transaction: Transaction) -> Seen | Decided:
         """See `DecisionStore.read`: one round trip; on a cluster two, since what is pending must be read first."""
-        t = transaction
+        t, keys_of = transaction, self._keys
+        card_partition = keys_of.partition(t.card_id)
         named = [(e, v) for e, v in zip(self._features.entities, self._features.keys_of(t), strict=True) if v]
-        names = [self._keys.history(entity, value) for entity, value in named]
-        gate = self._keys.gate(self._keys.partition(t.card_id))
-        keys = (self._keys.decided(t.card_id, t.transaction_id), gate, *names)
-        followed = {self._keys.gate(self._keys.partition(value)) for e, value in named if e in self._features.followers}
+        names = [keys_of.history(entity, value) for entity, value in named]
+        keys = (keys_of.decided(t.card_id, t.transaction_id), keys_of.gate(card_partition), *names)
+        followed = {keys_of.gate(keys_of.partition(value)) for e, value in named if e in self._features.followers}
         if self._trips.on_cluster:
             since = await self._look_first()
             values, *texts = await asyncio.gather(
@@ -139,8 +139,8 @@ class RedisDecisionStore:
         if stored is not None:
             return Decided(stored)
         if not is_open(text):
-            raise ClosedError(f"partition {self._keys.partition(t.card_id)} is not open")
-        return self._seen(named, dict(zip(names, histories, strict=False)), since, (text or b"").decode())
+            raise ClosedError(f"partition {card_partition} is not open")
+        return self._seen(named, names, histories, since, (text or b"").decode())
 
     async def commit(self, transaction: Transaction, seen: Seen, write: Write) -> Committed | Decided | Moved:
         """See `DecisionStore.commit`: one script in the card's slot."""
@@ -188,13 +188,18 @@ class RedisDecisionStore:
             return -math.inf
 
     def _seen(
-        self, named: Sequence[tuple[Entity, str]], found: Mapping[str, bytes | None], since: float, gate: str
+        self,
+        named: Sequence[tuple[Entity, str]],
+        names: Sequence[str],
+        found: Sequence[bytes | None],
+        since: float,
+        gate: str,
     ) -> Seen:
-        histories = {}
-        for entity, value in named:
-            key = self._keys.history(entity, value)
-            plan, partition = self._features.plans[entity], self._keys.partition(value)
-            histories[entity] = decode(found[key], key, plan, self._features.layout, partition)
+        plans, layout = self._features.plans, self._features.layout
+        histories = {
+            entity: decode(raw, name, plans[entity], layout, self._keys.partition(value))
+            for (entity, value), name, raw in zip(named, names, found, strict=True)
+        }
         return seen_of(self._features, histories, since, gate)
 
 

@@ -18,7 +18,7 @@ class Writer(StrEnum):
     """The updater, which follows topic `decisions`: its windows end some `delay` before the event."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entity:
     """Whose history is kept: everything with the same value in the transaction's field `key`."""
 
@@ -52,6 +52,8 @@ KEPT = {Tile.MINUTE: 90, Tile.HOUR: 36, Tile.DAY: 41}
 
 class Measure(StrEnum):
     """What a tile holds, all integers. Amounts are in cents of the reference currency, see `rates.py`."""
+
+    __hash__ = str.__hash__  # that of an Enum is a call of Python, and these are keys on the way of every decision
 
     COUNT = "count"
     AMOUNT = "amount"

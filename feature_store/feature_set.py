@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from feature_store import rates
 from feature_store.definitions import KEPT, LABELLED, ORDERED, Aggregate, Entity, Feature, Measure, Op, Writer
-from feature_store.formulas import FORMULAS, ratio_to_mean
+from feature_store.formulas import FORMULAS, Payment, ratio_to_mean
 from feature_store.plan import Plan
 from feature_store.transaction import Event, Label, Transaction
 
@@ -63,20 +63,19 @@ class FeatureSet:
         self.labelled = tuple(entity for entity in self.entities if entity.key in Label.__struct_fields__)
         self.followers = tuple(entity for entity in self.entities if entity.written_by is Writer.UPDATER)
         self.least_delay = min((a.delay for f in features for a in f.of if a.entity in self.followers), default=0)
-        self._own_mean = tuple(self.plans[self.committed].aggregates.index(a) for a in own_mean)
+        self._own_mean = [self.plans[self.committed].aggregates.index(a) for a in own_mean]
         self._columns = tuple((FORMULAS[feature.formula], self._places(feature.of)) for feature in features)
-        kept = [[entity.name, entity.key, self.plans[entity].stored] for entity in self.entities]
-        meaning = (ARITHMETIC, KEPT, rates.VERSION, rates.RATES)
+        kept = [[asdict(entity), self.plans[entity].stored] for entity in self.entities]
+        meaning = (ARITHMETIC, KEPT, rates.VERSION, rates.RATES, [asdict(each) for each in own_mean])
         self.fingerprint = _digest(*meaning, [asdict(feature) for feature in features]).hex()[:16]
         self.layout = _digest(FORMAT, *meaning, kept)[:4]
 
     def row(self, transaction: Transaction, reads: Reads) -> FeatureVector:
         """Compute every feature in its order, as float32."""
+        payment = Payment(transaction.cents, transaction.second)
         read = [value for of_entity in reads for value in of_entity]
         values = [
-            formula(transaction, read[places[0]])
-            if len(places) == 1
-            else formula(transaction, *[read[place] for place in places])
+            formula(payment, read[places[0]]) if len(places) == 1 else formula(payment, *[read[at] for at in places])
             for formula, places in self._columns
         ]
         return np.array(values, dtype=np.float32)
@@ -86,10 +85,12 @@ class FeatureSet:
 
         The ratio compares with the card's mean as read, so it depends on the card's earlier transactions in the log.
         """
-        count, total = (of_card[index] for index in self._own_mean)
-        ratio = ratio_to_mean(transaction.cents, count, total)
-        ordered = {Measure.LARGEST_RATIO: ratio, Measure.HIGH_RATIOS: int(ratio > HIGH_RATIO)}
-        return counted_anywhere(transaction) | ordered
+        count, total = self._own_mean
+        counted = counted_anywhere(transaction)
+        ratio = ratio_to_mean(counted[Measure.AMOUNT], of_card[count], of_card[total])
+        counted[Measure.LARGEST_RATIO] = ratio
+        counted[Measure.HIGH_RATIOS] = int(ratio > HIGH_RATIO)
+        return counted
 
     def keys_of(self, event: Event) -> list[str | None]:
         """Give, for each entity, the value of its key field; None where the event does not name one."""
@@ -116,13 +117,16 @@ def _committed(entities: Sequence[Entity]) -> Entity:
 
 def _check(entities: Sequence[Entity], features: Sequence[Feature]) -> None:
     """Refuse definitions whose values could not be the same online and offline."""
-    if len({feature.name for feature in features}) < len(features):
-        raise ValueError("two features have the same name")
+    names = [feature.name for feature in features]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two features are named {twice[0]}")
     if taken := [entity.name for entity in entities if entity.name in RESERVED]:
         raise ValueError(f"{taken[0]} is the name of another kind of key")
     if unknown := [entity.key for entity in entities if entity.key not in Transaction.__struct_fields__]:
         raise ValueError(f"a transaction has no field {unknown[0]}")
     for feature in features:
+        if feature.formula not in FORMULAS:
+            raise ValueError(f"{feature.name}: there is no formula {feature.formula}")
         for a in feature.of:
             for broken, rule in _rules(a, entities).items():
                 if rule:

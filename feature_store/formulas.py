@@ -2,12 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
-
-from feature_store.transaction import Transaction
+from typing import NamedTuple
 
 CENTS = 100
 RATIO_CAP = 10**9
 """Ratios are counted up to a million times the mean, in thousandths."""
+
+
+class Payment(NamedTuple):
+    """A transaction as formulas see it."""
+
+    cents: int
+    """Amount in euro cents, see `rates.py`."""
+    second: int
+    """Event time, since 1970, UTC."""
 
 
 def ratio_to_mean(amount: int, count: int, total: int) -> int:
@@ -15,54 +23,54 @@ def ratio_to_mean(amount: int, count: int, total: int) -> int:
     return min(amount * count * 1_000 // total, RATIO_CAP) if total else 0
 
 
-def _amount(transaction: Transaction) -> float:
+def _amount(payment: Payment) -> float:
     """Amount in euros."""
-    return transaction.cents / CENTS
+    return payment.cents / CENTS
 
 
-def _hour_of_day(transaction: Transaction) -> float:
+def _hour_of_day(payment: Payment) -> float:
     """Hours since midnight UTC, 0 to 24."""
-    return transaction.second % 86_400 / 3_600
+    return payment.second % 86_400 / 3_600
 
 
-def _day_of_week(transaction: Transaction) -> float:
+def _day_of_week(payment: Payment) -> float:
     """0 for Monday (1970-01-01 was a Thursday)."""
-    return float((transaction.second // 86_400 + 3) % 7)
+    return float((payment.second // 86_400 + 3) % 7)
 
 
-def _value(_: Transaction, value: int) -> float:
+def _value(_: Payment, value: int) -> float:
     return float(value)
 
 
-def _thousandths(_: Transaction, value: int) -> float:
+def _thousandths(_: Payment, value: int) -> float:
     return value / 1_000
 
 
-def _money(_: Transaction, cents: int) -> float:
+def _money(_: Payment, cents: int) -> float:
     return cents / CENTS
 
 
-def _since(_: Transaction, steps: int) -> float:
+def _since(_: Payment, steps: int) -> float:
     """Steps since something; -1 stands for never."""
     return float(steps) if steps >= 0 else math.nan
 
 
-def _mean(_: Transaction, count: int, total: int) -> float:
+def _mean(_: Payment, count: int, total: int) -> float:
     """Mean amount in euros."""
     return total / count / CENTS if count else math.nan
 
 
-def _over_mean(transaction: Transaction, count: int, total: int) -> float:
-    return transaction.cents * count / total if total else math.nan
+def _over_mean(payment: Payment, count: int, total: int) -> float:
+    return payment.cents * count / total if total else math.nan
 
 
-def _deviations(transaction: Transaction, count: int, total: int, squares: int) -> float:
+def _deviations(payment: Payment, count: int, total: int, squares: int) -> float:
     """Standard score of the amount: (amount - mean) / standard deviation of the population."""
     spread = count * squares - total * total  # variance times count squared, an exact integer
-    return (transaction.cents * count - total) / math.sqrt(spread) if spread > 0 else math.nan
+    return (payment.cents * count - total) / math.sqrt(spread) if spread > 0 else math.nan
 
 
-def _share(_: Transaction, part: int, whole: int) -> float:
+def _share(_: Payment, part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 

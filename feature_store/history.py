@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 
 from feature_store.definitions import Measure, Op
-from feature_store.plan import Asked, Plan, TilePlan
+from feature_store.plan import Plan, TilePlan, Walk
 
 Table = list[list[int]]
 """Rows as columns of equal length."""
@@ -70,17 +70,17 @@ class History:
             elapsed = -1 if self.newest is None else second - self.newest
             values[place] = -1 if self.newest is None or elapsed > limit else max(0, elapsed)
         for tile, table in zip(self.plan.tiles, self.tables, strict=True):
-            numbers = table[0]
-            for window in tile.windows:
-                last = last_tile(second, tile.seconds, window.delay)
-                first = bisect_left(numbers, last - window.tiles + 1)
+            numbers, seconds = table[0], tile.seconds
+            for tiles, delay, sums, largest, walks in tile.windows:
+                last = last_tile(second, seconds, delay)
+                first = bisect_left(numbers, last - tiles + 1)
                 end = bisect_right(numbers, last, first)
-                for asked in window.asked:
-                    if asked.op is Op.TOTAL:
-                        part = table[asked.column][first:end]
-                        values[asked.place] = (max(part, default=0)) if asked.largest else sum(part)
-                    else:
-                        values[asked.place] = _walked(table, first, end, last, asked)
+                for place, column in sums:
+                    values[place] = sum(table[column][first:end])
+                for place, column in largest:
+                    values[place] = max(table[column][first:end], default=0)
+                for walk in walks:
+                    values[walk.place] = _walked(table, first, end, last, walk)
         return values
 
     def covers(self, second: int) -> bool:
@@ -112,11 +112,11 @@ def _add(tile: TilePlan, table: Table, number: int, added: list[int]) -> None:
         values[row] = max(values[row], value) if column == tile.largest else values[row] + value
 
 
-def _walked(table: Table, first: int, end: int, last: int, asked: Asked) -> int:
+def _walked(table: Table, first: int, end: int, last: int, walk: Walk) -> int:
     """Walk a window from its newest tile to its oldest."""
-    numbers, counted = table[0], table[asked.column]
-    frauds = table[asked.frauds] if asked.frauds else None
-    if asked.op is Op.SINCE:
+    numbers, counted = table[0], table[walk.column]
+    frauds = table[walk.frauds] if walk.frauds else None
+    if walk.op is Op.SINCE:
         for row in range(end - 1, first - 1, -1):
             if counted[row] > (frauds[row] if frauds is not None else 0):
                 return last - numbers[row]
@@ -127,4 +127,4 @@ def _walked(table: Table, first: int, end: int, last: int, asked: Asked) -> int:
             break
         if frauds[row]:
             length, age = length + frauds[row], last - numbers[row]
-    return length if asked.op is Op.RUN else age
+    return length if walk.op is Op.RUN else age

@@ -1,31 +1,32 @@
 """What the features ask of one entity, worked out once: which measures its tiles hold, and which windows are read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from feature_store.definitions import Aggregate, Entity, Measure, Op, Tile
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One aggregate of a window: its place in what is read, and the columns it looks at."""
+class Walk(NamedTuple):
+    """An aggregate for which the rows of its window are walked one by one."""
 
     place: int
     op: Op
     column: int
     frauds: int
     """Column of the labelled frauds, where the operation needs both; else 0."""
-    largest: bool
-    """Whether the maximum is asked for, not the sum."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """`tiles` tiles that end `delay` seconds before the event, and what is asked of them."""
 
     tiles: int
     delay: int
-    asked: tuple[Asked, ...]
+    sums: tuple[tuple[int, int], ...]
+    """Place in what is read, and the column that is added up."""
+    largest: tuple[tuple[int, int], ...]
+    """Likewise, where the maximum is asked for."""
+    walks: tuple[Walk, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +64,28 @@ class Plan:
         needed = {measure for _, a in asked for measure in a.needs}
         measures = tuple(measure for measure in Measure if measure in needed)
         columns = {measure: column for column, measure in enumerate(measures, start=1)}
-        windows: dict[tuple[int, int], list[Asked]] = {}
+        windows: dict[tuple[int, int], list[tuple[int, Aggregate]]] = {}
         for place, a in asked:
-            both = Measure.FRAUDS in a.needs and Measure.COUNT in a.needs
-            largest = a.measure is Measure.LARGEST_RATIO
-            frauds = columns[Measure.FRAUDS] if both else 0
-            one = Asked(place, a.op, columns[Measure.COUNT if both else a.measure], frauds, largest)
-            windows.setdefault((a.window, a.delay), []).append(one)
+            windows.setdefault((a.window, a.delay), []).append((place, a))
         return TilePlan(
             tile,
             tile.seconds,
             tile.kept,
             measures,
             columns.get(Measure.LARGEST_RATIO, 0),
-            tuple(Window(tiles, delay, tuple(several)) for (tiles, delay), several in windows.items()),
+            tuple(_window(tiles, delay, several, columns) for (tiles, delay), several in windows.items()),
         )
+
+
+def _window(tiles: int, delay: int, asked: Sequence[tuple[int, Aggregate]], columns: Mapping[Measure, int]) -> Window:
+    sums, largest, walks = [], [], []
+    for place, a in asked:
+        both = Measure.FRAUDS in a.needs and Measure.COUNT in a.needs
+        column = columns[Measure.COUNT if both else a.measure]
+        if a.op is not Op.TOTAL:
+            walks.append(Walk(place, a.op, column, columns[Measure.FRAUDS] if both else 0))
+        elif a.measure is Measure.LARGEST_RATIO:
+            largest.append((place, column))
+        else:
+            sums.append((place, column))
+    return Window(tiles, delay, tuple(sums), tuple(largest), tuple(walks))

@@ -4,6 +4,7 @@ A decision's record says how far the state it read had followed the log (`Held`)
 whatever was late, in between or running beside it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,14 +99,14 @@ class _Recomputed:
         row = self._features.row(transaction, reads)
         of_card = reads[self._features.entities.index(self._features.committed)]
         pairs: list[tuple[str, object, object]] = [
-            ("features", record.features, features_of(row)),
+            ("features", record.features, features_of(row.tolist())),
             ("counted", record.counted, self._features.counted(transaction, of_card)),
             ("late", LATE in answer.degraded, not all(covers for _, covers in found)),
         ]
         if model is not None:
             score = model.score(row)
-            judgement = policy.judge(score, row, answer.degraded)
-            pairs.append(("score", answer.score, score))
+            judgement = policy.judge(score, row.tolist(), answer.degraded)
+            pairs.append(("score", answer.score, None if math.isnan(score) else score))
             pairs.append(("action", (answer.action, answer.reasons), (judgement.action, judgement.reasons)))
         for what, recorded, recomputed in pairs:
             if recorded != recomputed:

@@ -4,6 +4,7 @@ Nothing is written before the decision is known, and everything is written at on
 If it moved, the transaction is decided again on the card as it is now.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,12 +109,13 @@ class Decide:
         stopwatch.lap("features")
         score = self._model.score(row)
         stopwatch.lap("score")
-        judgement = self._policy.judge(score, row, degraded)
+        features = row.tolist()
+        judgement = self._policy.judge(score, features, degraded)
         stopwatch.lap("judge")
         answer = Answer(
             transaction_id=transaction.transaction_id,
             action=judgement.action,
-            score=score,
+            score=None if math.isnan(score) else score,
             reasons=judgement.reasons,
             model=self._model.version,
             policy=self._policy_version,
@@ -127,7 +129,7 @@ class Decide:
             version=VERSION,
             decided_at=self._now(),
             transaction=transaction,
-            features=features_of(row),
+            features=features_of(features),
             held=seen.held,
             counted=counted,
             answer=answer,

@@ -6,10 +6,10 @@ To add a rule, add a line to RULES: a reason code, the feature it looks at, from
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from feature_store.feature_set import FeatureVector
 from feature_store.features import SHIPPED
 
 
@@ -19,6 +19,9 @@ class Action(StrEnum):
     APPROVE = "approve"
     REVIEW = "review"
     DECLINE = "decline"
+
+
+_SEVERITY = tuple(Action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,15 @@ class Policy:
         parts = (self.review, self.decline, [asdict(rule) for rule in self.rules])
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
-    def judge(self, score: float, row: FeatureVector, degraded: tuple[str, ...] = ()) -> Judgement:
+    def judge(self, score: float, row: Sequence[float], degraded: tuple[str, ...] = ()) -> Judgement:
         """Give the most severe action that the score, a rule or a degradation asks for.
 
         An unknown value (NaN) meets no rule; a score that is none is never approved.
+
+        Args:
+            score: probability of fraud.
+            row: the features, in the order of `names`.
+            degraded: causes, see `CAUSES`.
         """
         asked: list[tuple[Action, str]] = []
         if math.isnan(score):
@@ -104,5 +112,5 @@ class Policy:
         asked += [(rule.action, rule.reason) for rule, column in self._columns if row[column] >= rule.at_least]
         asked += [(Action.REVIEW, LATE)] if LATE in degraded else []
         actions = [action for action, _ in asked]
-        severest = max(actions, key=list(Action).index, default=Action.APPROVE)
+        severest = max(actions, key=_SEVERITY.index, default=Action.APPROVE)
         return Judgement(severest, tuple(reason for _, reason in asked))

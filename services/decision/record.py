@@ -4,13 +4,12 @@ The record holds all that is needed to recompute the decision: transaction, feat
 """
 
 import hashlib
-import math
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 
 from feature_store.definitions import Measure
-from feature_store.feature_set import FeatureVector
 from feature_store.held import Held
 from feature_store.transaction import Transaction
 from services.decision.policy import Action
@@ -28,7 +27,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     transaction_id: str
     action: Action
-    score: float
+    score: float | None
+    """Probability of fraud; null where the model gave none."""
     reasons: tuple[str, ...]
     model: str
     policy: str
@@ -72,7 +72,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
     """Digest of the transaction, `DIGEST` bytes."""
     action: Action
-    score: float
+    score: float | None
     reasons: tuple[str, ...]
     model: str
     policy: str
@@ -163,6 +163,6 @@ def placed(decision: bytes, epoch: int, partition: int, sequence: int) -> bytes:
     return b'{"epoch":%d,"partition":%d,"sequence":%d,%b' % (epoch, partition, sequence, decision[1:])
 
 
-def features_of(row: FeatureVector) -> tuple[float | None, ...]:
+def features_of(row: Iterable[float]) -> tuple[float | None, ...]:
     """Give a row as JSON can hold it: every float32 exactly, NaN as null."""
-    return tuple([None if math.isnan(value) else value for value in row.tolist()])
+    return tuple([value if value == value else None for value in row])  # noqa: PLR0124  # NaN alone is not itself
