@@ -112,6 +112,6 @@ def test_fields_that_later_code_adds_are_passed_over():
 @given(st.lists(st.one_of(st.just(math.nan), st.floats(width=32, allow_infinity=False, allow_nan=False)), max_size=5))
 def test_features_come_back_from_json_to_the_last_bit(values):
     row = np.array(values, np.float32)
-    read = msgspec.json.decode(msgspec.json.encode(features_of(row)), type=tuple[float | None, ...])
+    read = msgspec.json.decode(msgspec.json.encode(features_of(row.tolist())), type=tuple[float | None, ...])
     again = np.array([math.nan if value is None else value for value in read], np.float32)
     assert again.tobytes() == row.tobytes()
