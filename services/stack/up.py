@@ -28,6 +28,7 @@ def print_ready(stack: Running) -> None:
         ("redis", stack.redis_url),
         ("kafka", broker.bootstrap),
         (broker.choice.name, broker.choice.limits),
+        ("event time", "of any age is taken, so that old data replays; FRAUD_OLDEST_EVENT_DAYS sets a limit"),
         ("data", str(stack.directory)),
         ("logs", str(stack.logs)),
         ("other terminals", " ".join(("export", *exports))),
