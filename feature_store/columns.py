@@ -50,28 +50,28 @@ def read_parquet(path: Path) -> Any:
 
 def converted(name: str, column: Any) -> Any:
     """Convert one of our columns: times to instants, what is not a number to text."""
-    if name == "event_time":
-        return _instants(column)
+    if name in {"event_time", "decided_at"}:
+        return _instants(name, column)
     return column if name in {"amount", "is_fraud"} else column.cast(arrow().string())
 
 
-def _instants(column: Any) -> Any:
+def _instants(name: str, column: Any) -> Any:
     """Convert to microseconds, UTC; a time without a zone is taken as UTC."""
     pa = arrow()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pa.array([_instant(text, number) for number, text in enumerate(column.to_pylist(), 1)])
+        column = pa.array([_instant(name, text, number) for number, text in enumerate(column.to_pylist(), 1)])
     if not pa.types.is_timestamp(column.type) and not pa.types.is_date(column.type):
-        raise TableError(f"event_time: dates and times were expected, not {column.type}")
+        raise TableError(f"{name}: dates and times were expected, not {column.type}")
     if column.null_count:
-        raise TableError(f"row {column.is_null().to_pylist().index(True) + 1}, event_time: is required")
+        raise TableError(f"row {column.is_null().to_pylist().index(True) + 1}, {name}: is required")
     return column.cast(pa.timestamp("us", "UTC"), safe=False)
 
 
-def _instant(text: str | None, number: int) -> datetime:
+def _instant(name: str, text: str | None, number: int) -> datetime:
     try:
         return to_utc(datetime.fromisoformat(text or ""))
     except ValueError:
-        raise TableError(f"row {number}, event_time: must be a date and time as in ISO 8601") from None
+        raise TableError(f"row {number}, {name}: must be a date and time as in ISO 8601") from None
 
 
 def to_utc(at: datetime) -> datetime:

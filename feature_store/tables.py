@@ -29,7 +29,10 @@ from feature_store.currency import EXPONENT
 from feature_store.transaction import InvalidError, Transaction, parse
 
 REQUIRED = ("transaction_id", "card_id", "merchant_id", "event_time", "amount")
-OPTIONAL = (*(name for name in Transaction.__struct_fields__ if name not in REQUIRED), "is_fraud", "pattern")
+OPTIONAL = (
+    *(name for name in Transaction.__struct_fields__ if name not in REQUIRED),
+    *("is_fraud", "pattern", "decided_at"),
+)
 BATCH = 10_000
 """Rows that are Python objects at one time."""
 
@@ -39,16 +42,17 @@ _FAR_FUTURE = datetime(9000, 1, 1, tzinfo=UTC)  # a table is history, or a simul
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A transaction and what is known of it: fraud or not, and the name of the fraud pattern if it was simulated."""
+    """A transaction and what is known of it: fraud or not, the fraud pattern if simulated, when decided if it was."""
 
     transaction: Transaction
     is_fraud: bool | None = None
     pattern: str = ""
+    decided_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in order of event time. `len` is known at once; iterating makes the rows, and can be repeated.
+    """Rows in `order`. `len` is known at once; iterating makes the rows, and can be repeated.
 
     Raises:
         TableError: while iterating, a row breaks a rule of `feature_store.transaction`.
@@ -60,6 +64,8 @@ class Table:
     """Shape (len,): each row's place in the file, from 1."""
     minor_units: bool
     currency: str
+    order: str = "event_time"
+    """The column by which rows are sorted."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -77,12 +83,13 @@ class Table:
         known = {name: value for name, value in values.items() if value is not None}
         try:
             is_fraud = to_truth(known.pop("is_fraud", None))
-            pattern = known.pop("pattern", "")
+            pattern, decided_at = known.pop("pattern", ""), known.pop("decided_at", None)
             currency = known.setdefault("currency", self.currency)
             if "amount" in known:
                 decimals = None if self.minor_units else EXPONENT.get(currency, 0)
                 known["amount"] = to_minor_units(known["amount"], decimals)
-            return Row(parse(Transaction, msgspec.json.encode(known), now=_FAR_FUTURE), is_fraud, pattern)
+            transaction = parse(Transaction, msgspec.json.encode(known), now=_FAR_FUTURE)
+            return Row(transaction, is_fraud, pattern, decided_at)
         except InvalidError as error:
             raise TableError(f"row {number}, {error}") from None
 
@@ -95,6 +102,7 @@ def read_table(
     currency: str = "EUR",
     start: datetime | None = None,
     end: datetime | None = None,
+    as_decided: bool = False,
 ) -> Table:
     """Read transactions from a CSV file (by its suffix) or a parquet file, sorted by event time if they are not.
 
@@ -105,6 +113,7 @@ def read_table(
         currency: The currency of rows that name none.
         start: Leave out what happened before.
         end: Leave out what happened then or later.
+        as_decided: Sort by `decided_at` instead, where the file has that column: the order of the log.
 
     Raises:
         TableError: a column is missing, or holds what cannot be times. Rows are judged when they are made.
@@ -115,12 +124,15 @@ def read_table(
         raise TableError(f"no field is called {', '.join(unknown)}; there are {', '.join(REQUIRED + OPTIONAL)}")
     raw = read_csv(path) if path.suffix == ".csv" else read_parquet(path)
     names = _found(raw.column_names, columns, path.name)
+    if "decided_at" in names and raw[names["decided_at"]].null_count:
+        del names["decided_at"]  # some were never decided: no order of the log
     pa = arrow()
     table = pa.table({name: converted(name, raw[column]) for name, column in names.items()})
-    order = _order(table["event_time"].to_numpy(), start, end)
+    by = "decided_at" if as_decided and "decided_at" in names else "event_time"
+    order = _order(table[by].to_numpy(), table["event_time"].to_numpy(), start, end)
     in_order = bool(np.all(np.diff(order) == 1))
     rows = table.slice(order[0], len(order)) if in_order and len(order) else table.take(pa.array(order))
-    return Table(rows, order + 1, minor_units, currency)
+    return Table(rows, order + 1, minor_units, currency, by)
 
 
 def _found(there: list[str], columns: Mapping[str, str], file: str) -> dict[str, str]:
@@ -135,16 +147,21 @@ def _found(there: list[str], columns: Mapping[str, str], file: str) -> dict[str,
     return {name: column for name, column in names.items() if name not in absent}
 
 
-def _order(times: npt.NDArray[np.datetime64], start: datetime | None, end: datetime | None) -> npt.NDArray[np.int64]:
-    """Give the places of the rows in [start, end), by event time; rows of one time keep the file's order."""
-    order = np.argsort(times, kind="stable")
-    first, last = (
-        side
-        if at is None
-        else int(np.searchsorted(times, np.datetime64(to_utc(at).replace(tzinfo=None)), sorter=order))
-        for at, side in ((start, 0), (end, len(order)))
-    )
-    return order[first:last]
+def _order(
+    by: npt.NDArray[np.datetime64], times: npt.NDArray[np.datetime64], start: datetime | None, end: datetime | None
+) -> npt.NDArray[np.int64]:
+    """Give the places of the rows with times in [start, end), sorted by `by`; equal ones keep the file's order."""
+    order = np.argsort(by, kind="stable")
+    inside = np.ones(len(times), np.bool_)
+    if start is not None:
+        inside &= times >= _naive(start)
+    if end is not None:
+        inside &= times < _naive(end)
+    return order[inside[order]]
+
+
+def _naive(at: datetime) -> np.datetime64:
+    return np.datetime64(to_utc(at).replace(tzinfo=None))
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
@@ -156,7 +173,9 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
     """
     pa = arrow()
     text = dict.fromkeys((*REQUIRED, *OPTIONAL), pa.string())
-    schema = pa.schema(text | {"event_time": pa.timestamp("us", "UTC"), "amount": pa.float64(), "is_fraud": pa.bool_()})
+    instant = pa.timestamp("us", "UTC")
+    own = {"event_time": instant, "amount": pa.float64(), "is_fraud": pa.bool_(), "decided_at": instant}
+    schema = pa.schema(text | own)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     kind = arrow("csv").CSVWriter if path.suffix == ".csv" else arrow("parquet").ParquetWriter
@@ -171,4 +190,4 @@ def _record(row: Row) -> dict[str, Any]:
     """Give a row's columns. The quotient is the double nearest to the decimal, whose repr is that decimal."""
     record = msgspec.structs.asdict(row.transaction)
     record["amount"] = row.transaction.amount / 10 ** EXPONENT[row.transaction.currency]
-    return record | {"is_fraud": row.is_fraud, "pattern": row.pattern}
+    return record | {"is_fraud": row.is_fraud, "pattern": row.pattern, "decided_at": row.decided_at}

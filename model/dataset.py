@@ -4,7 +4,9 @@ There is no second definition of a feature to drift away from the first: what th
 system would have computed at that moment, with the labels that had arrived by then.
 """
 
-from collections import defaultdict, deque
+import heapq
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +30,7 @@ CHARGEBACK_DELAY = timedelta(seconds=LABEL_DELAY - MERCHANT_DELAY)
 
 
 class Rows(Protocol):
-    """Transactions in order of event time: a `feature_store.tables.Table`, a `model.simulator.Simulation`, a list."""
+    """Transactions in the order of the log, or of event time: a `feature_store.tables.Table`, a simulation, a list."""
 
     def __len__(self) -> int:
         """Count them."""
@@ -65,7 +67,7 @@ def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY, features: Fe
     """Replay `rows` and keep the features of each transaction as of its own time.
 
     Args:
-        rows: In order of event time.
+        rows: In the order in which they were decided, where that is known; else of event time.
         label_delay: How long after its transaction a chargeback arrives and is counted.
         features: What to compute.
     """
@@ -84,7 +86,8 @@ def build(rows: Rows, *, label_delay: timedelta = CHARGEBACK_DELAY, features: Fe
         data.is_fraud[at] = row.is_fraud is True
         data.second[at] = row.transaction.second
         data.card[at] = cards.setdefault(row.transaction.card_id, len(cards))
-    return data
+    by_time = np.argsort(data.second, kind="stable")
+    return Dataset(data.features[by_time], data.is_fraud[by_time], data.second[by_time], data.card[by_time])
 
 
 class Replay:
@@ -98,7 +101,8 @@ class Replay:
         ]
         self._nothing = [History(features.plans[entity]) for entity in features.entities]
         self._committed = features.entities.index(features.committed)
-        self._on_their_way: deque[Transaction] = deque()
+        self._on_their_way: list[tuple[int, int, Transaction]] = []
+        self._numbers = itertools.count()
 
     def decide(self, row: Row) -> FeatureVector:
         """Compute the features of a transaction, then count it for every entity it names.
@@ -120,12 +124,12 @@ class Replay:
             if history is not nothing:
                 history.count(second, counted)
         if row.is_fraud:
-            self._on_their_way.append(transaction)
+            heapq.heappush(self._on_their_way, (second + self._label_delay, next(self._numbers), transaction))
         return self._features.row(transaction, reads)
 
     def _receive_labels(self, now: int) -> None:
-        while self._on_their_way and self._on_their_way[0].second + self._label_delay <= now:
-            charged_back = self._on_their_way.popleft()
+        while self._on_their_way and self._on_their_way[0][0] <= now:
+            *_, charged_back = heapq.heappop(self._on_their_way)
             for entity, by_value in zip(self._features.entities, self._histories, strict=True):
                 if entity in self._features.labelled:
                     by_value[getattr(charged_back, entity.key)].add(charged_back.second, {Measure.FRAUDS: 1})

@@ -18,6 +18,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`simulator`, or the name of the file."""
     source_details: dict[str, Any]
     """The simulator's parameters, or the file's SHA-256."""
+    order: str
+    """`decided_at`, the order of the log, or `event_time`: the order in which rows were replayed."""
     settings: dict[str, Any]
     """All that training was told, seed included."""
     trained_on: tuple[str, str]

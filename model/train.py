@@ -77,6 +77,7 @@ def train(rows: Rows, out: Path, *, source: str, details: dict[str, Any], settin
         training=Training(
             source=source,
             source_details=details,
+            order=getattr(rows, "order", "event_time"),
             settings=msgspec.to_builtins(settings),
             trained_on=_dates(parts.ranges[0]),
             thresholds_chosen_on=_dates(parts.ranges[1]),
@@ -167,7 +168,7 @@ def main(  # noqa: PLR0913, PLR0917 - one parameter for each option of the comma
         else:
             options: dict[str, Any] = {"columns": parse_columns(columns), "minor_units": minor_units}
             options |= {"currency": currency, "start": start, "end": end}
-            rows = read_table(file, **options)
+            rows = read_table(file, **options, as_decided=True)
             source, details = file.name, {"sha256": _sha256(file), **msgspec.to_builtins(options)}
         manifest = train(rows, out, source=source, details=details, settings=settings)
     except (TrainingError, ValueError, OSError) as error:

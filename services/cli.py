@@ -243,6 +243,26 @@ def verify(
 
 
 @app.command()
+def export(file: Annotated[Path, typer.Argument(help="CSV or parquet file to write", dir_okay=False)]) -> None:
+    """Write the decisions of the log as a table, in the order they were made: `python -m model.train FILE` reads it."""
+    from aiokafka.errors import KafkaError
+
+    from feature_store.columns import MissingExtraError
+    from services.audit.command import run_export
+
+    settings = _settings()
+    try:
+        count = run_export(settings, file)
+    except KafkaError as error:
+        typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
+        raise typer.Exit(1) from None
+    except (MissingExtraError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"wrote {count} decisions to {file}")
+
+
+@app.command()
 def chaos(
     minutes: Annotated[float | None, typer.Option(help="run fresh seeds for so long", min=0)] = None,
     points: Annotated[int | None, typer.Option(help="run so many kill points, of seeds 1, 2, ...", min=1)] = None,

@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from feature_store.keys import Keys
+from feature_store.tables import write_table
 from loadtest.machine import describe_machine
 from model.scorer import load_scorer
+from services.audit.export import rows
 from services.audit.state import actual, differences, expected
 from services.audit.verify import Verdict, verify
 from services.audit.whole_log import Log, whole_log
@@ -71,6 +73,18 @@ def run_verify(settings: Settings, last: int | None, *, state: bool, report: Pat
         found |= ({} if wrong is None else {"keys": wrong}) | {"machine": describe_machine()}
         report.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
     return verdict.holds and not wrong
+
+
+def run_export(settings: Settings, file: Path) -> int:
+    """Write the decisions of the log as a table; give how many there are.
+
+    Raises:
+        KafkaError: the log cannot be reached.
+        OSError, feature_store.columns.MissingExtraError: the file cannot be written.
+    """
+    log = asyncio.run(_read(settings))
+    write_table(file, rows(log))
+    return len(log)
 
 
 async def _read(settings: Settings) -> Log:

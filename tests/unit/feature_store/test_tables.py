@@ -252,3 +252,17 @@ def test_the_handbooks_transactions_are_read():
     first = next(iter(table))
     assert (first.transaction.card_id, first.transaction.amount, first.is_fraud) == ("596", 5716, False)
     assert sum(bool(row.is_fraud) for row in islice(table, 10_000)) > 0
+
+
+def test_rows_are_in_the_order_of_the_log_where_it_is_known(tmp_path):
+    decided = [NOON + timedelta(seconds=2), NOON + timedelta(seconds=1)]
+    path = a_file(tmp_path, decided_at=decided)
+    table = read_table(path, as_decided=True)
+    assert (table.order, [row.transaction.transaction_id for row in table]) == ("decided_at", ["t2", "t1"])
+    assert [row.decided_at for row in table] == sorted(decided)
+    assert read_table(path).order == "event_time"
+
+
+def test_where_some_were_never_decided_event_time_orders(tmp_path):
+    table = read_table(a_file(tmp_path, decided_at=pa.array([NOON, None])), as_decided=True)
+    assert (table.order, len(table)) == ("event_time", 2)

@@ -155,3 +155,11 @@ def test_a_part_by_time_includes_its_start_and_not_its_end():
 
 def test_no_rows_make_an_empty_dataset():
     assert len(build([])) == 0
+
+
+def test_rows_in_the_order_of_the_log_see_what_was_decided_before():
+    """Two of a card whose order in the log is not that of their times: the earlier one has seen the later one."""
+    later, earlier = a_row(1, 10), a_row(2, 9)
+    data = build([later, earlier])
+    assert data.second.tolist() == sorted(data.second.tolist())
+    assert column(data, "card_count_10m").tolist() == [1.0, 0.0]
