@@ -73,17 +73,24 @@ async def test_three_writers_of_a_hot_merchant_lose_nothing(three):
     assert set(done[:first_at_its_end]) == {0, 1, 2}  # nobody had to wait for another's last batch
 
 
-async def test_two_writers_of_the_same_log_count_it_once(three):
-    """As for a moment after a rebalance, when two believe that a partition is theirs."""
+async def test_three_writers_of_the_same_log_count_it_once(three):
+    """As for a moment after a rebalance, when more than one believes that a partition is theirs."""
     batches = [list(logged(3, batch)) for batch in range(5)]
 
     async def updater(store):
-        for batch in batches:
-            await store.writer.count(batch)
+        return sum([await store.writer.count(batch) for batch in batches])
 
-    await asyncio.gather(*(updater(store) for _, store in three))
+    told = await asyncio.gather(*(updater(store) for _, store in three))
     seen = await three[0][1].decisions.read(transaction(merchant=HOT))
     assert parts(seen.histories[1]) == counted([each for batch in batches for each in batch], HOT)
+    assert sum(told) == 5 * RECORDS
+
+
+async def test_what_another_counted_meanwhile_is_not_new(three):
+    """All of it is of one merchant: whose write is refused has counted nothing."""
+    batch = [LoggedDecision(3, n + 1, transaction(n, merchant=HOT)) for n in range(100)]
+    told = await asyncio.gather(*(store.writer.count(batch) for _, store in three))
+    assert sorted(told) == [0, 0, 100]
 
 
 async def test_labels_and_commits_of_one_card_at_once_all_count(three):
