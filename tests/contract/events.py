@@ -80,3 +80,18 @@ def in_redis(client, gates, features=SHIPPED, *, keys=KEYS, trips=None):
     trips = trips or RoundTrips(client)
     decisions = RedisDecisionStore(trips, keys, features, keep_seconds=3_600)
     return Stores(decisions, RedisEntityWriter(trips, keys, features, gates), features)
+
+
+class Interrupted(RoundTrips):
+    """Lets something happen right behind one of its gets."""
+
+    def __init__(self, client, happen, *, behind=1):
+        super().__init__(client)
+        self._happen, self._behind = happen, behind
+
+    async def get(self, keys):
+        values = await super().get(keys)
+        self._behind -= 1
+        if self._behind == 0:
+            await self._happen()
+        return values

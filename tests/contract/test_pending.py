@@ -3,13 +3,12 @@
 import math
 
 import pytest
-from contract.events import KEYS, LEAP_DAY, in_redis, transaction
+from contract.events import KEYS, LEAP_DAY, Interrupted, in_redis, transaction
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 
 from feature_store.entity_writer import LoggedDecision
 from feature_store.pending import MOST_IN_A_SCRIPT, Pending
-from feature_store.round_trips import RoundTrips
 from services.stack.ports import free_port
 
 ASKING = transaction(99, card="c9", merchant="m9")
@@ -88,21 +87,6 @@ async def test_everything_up_to_a_sequence_is_settled(client, pending):
     await pending.settle_to(2, 10)  # there was nothing
 
 
-class Interrupted(RoundTrips):
-    """Lets something happen right behind one of the gets."""
-
-    def __init__(self, client, behind, happen):
-        super().__init__(client)
-        self._behind, self._happen = behind, happen
-
-    async def get(self, keys):
-        values = await super().get(keys)
-        self._behind -= 1
-        if self._behind == 0:
-            await self._happen()
-        return values
-
-
 @pytest.mark.parametrize("behind", [1, 2])
 async def test_what_is_not_pending_is_in_what_was_read(client, opened, pending, behind):
     """Between what a read looks up, the updater counts the only event that is pending, and strikes it out."""
@@ -115,7 +99,7 @@ async def test_what_is_not_pending_is_in_what_was_read(client, opened, pending, 
         await store.writer.count([LoggedDecision(committed.partition, committed.sequence, t)])
         await pending.settle({committed.partition: [committed.sequence]})
 
-    interrupted = in_redis(client, gates, trips=Interrupted(client, behind, updater))
+    interrupted = in_redis(client, gates, trips=Interrupted(client, updater, behind=behind))
     seen = await interrupted.decisions.read(ASKING)
     assert seen.pending_since == t.second or seen.histories[1].decisions == {committed.partition: 1}
 

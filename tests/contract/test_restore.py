@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from contract.events import LEAP_DAY, in_redis, label, transaction
+from contract.events import LEAP_DAY, Interrupted, in_redis, label, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,6 @@ from feature_store.definitions import DAYS
 from feature_store.entity_writer import LoggedLabel, RestoredDecision
 from feature_store.features import CARD, SHIPPED
 from feature_store.keys import Keys
-from feature_store.round_trips import RoundTrips
 from feature_store.transaction import MAX_AMOUNT
 from services.audit.state import actual
 
@@ -132,25 +131,10 @@ async def test_a_sequence_never_goes_back(client, six, lost):
         assert await recovery.writer.sequence(partition) == 50
 
 
-class Overtaken(RoundTrips):
-    """Somebody else raises a number right behind the first look at it."""
-
-    def __init__(self, client, key, value):
-        super().__init__(client)
-        self._client, self._key, self._value = client, key, value
-
-    async def get(self, keys):
-        found = await super().get(keys)
-        if self._value and keys == [self._key]:
-            await self._client.set(self._key, self._value)
-            self._value = None
-        return found
-
-
 async def test_a_sequence_raised_meanwhile_does_not_go_back(client, six, opened):
     partition, decisions = six
     await client.set(KEYS.sequence(partition), 2)
-    trips = Overtaken(client, KEYS.sequence(partition), 50)
+    trips = Interrupted(client, lambda: client.set(KEYS.sequence(partition), 50), behind=2)  # the cards, the sequence
     recovery = in_redis(client, await opened(client, KEYS), keys=KEYS, trips=trips)
     await recovery.writer.restore(partition, decisions)
     assert await recovery.writer.sequence(partition) == 50
