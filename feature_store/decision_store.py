@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from feature_store.codec import decode, encode, head
+from feature_store.codec import CorruptStateError, decode, encode, head
 from feature_store.definitions import Entity
 from feature_store.feature_set import FeatureSet, Reads
 from feature_store.gate import is_open
@@ -19,7 +19,7 @@ from feature_store.history import History
 from feature_store.keys import Keys
 from feature_store.redis_client import UNAVAILABLE
 from feature_store.round_trips import RoundTrips
-from feature_store.scripts import ClosedError, load
+from feature_store.scripts import ClosedError, WrongTypeError, load
 from feature_store.transaction import Transaction
 
 EXPIRE_SECONDS = 45 * 86_400
@@ -167,7 +167,10 @@ class RedisDecisionStore:
             write.record,
             t.second,
         )
-        outcome, value = await self._trips.run(self._commit, keys, arguments)
+        try:
+            outcome, value = await self._trips.run(self._commit, keys, arguments)
+        except WrongTypeError:
+            raise CorruptStateError(key, "is no string") from None
         if outcome == b"committed":
             return Committed(partition, value)
         if outcome == b"decided":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from feature_store.codec import HEAD, decode, encode_stamped, head
+from feature_store.codec import HEAD, CorruptStateError, decode, encode_stamped, head
 from feature_store.decision_store import EXPIRE_SECONDS
 from feature_store.definitions import Entity, Measure
 from feature_store.feature_set import FeatureSet, counted_anywhere
@@ -18,7 +18,7 @@ from feature_store.gate import Gate
 from feature_store.history import History
 from feature_store.keys import Keys
 from feature_store.round_trips import RoundTrips
-from feature_store.scripts import Argument, load
+from feature_store.scripts import Argument, WrongTypeError, load
 from feature_store.transaction import Label, Transaction
 
 MOST_IN_A_SCRIPT = 100
@@ -179,9 +179,9 @@ class RedisEntityWriter:
     async def _raise_sequence(self, partition: int, sequence: int) -> None:
         """Set the last sequence given, unless it is higher: the number itself is what compare-and-set compares."""
         key = self._keys.sequence(partition)
-        while sequence > await self.sequence(partition):
-            (now,) = await self._trips.get([key])
-            arguments = (self._gates[partition].text, (now or b"")[:HEAD], sequence, 0, 0)
+        while sequence > (now := await self.sequence(partition)):
+            before = b"%d" % now if now else b""
+            arguments = (self._gates[partition].text, before[:HEAD], sequence, 0, 0)
             await self._trips.run(self._write, (self._keys.gate(partition), key), arguments)
 
     async def sequence(self, partition: int) -> int:
@@ -227,7 +227,10 @@ class RedisEntityWriter:
     ) -> list[_Change]:
         keys = [self._keys.gate(partition), *(name for _, names, _ in part for name in names)]
         arguments = [self._gates[partition].text, *(argument for *_, several in part for argument in several)]
-        written = await self._trips.run(self._write, keys, arguments)
+        try:
+            written = await self._trips.run(self._write, keys, arguments)
+        except WrongTypeError:
+            raise CorruptStateError(", or ".join(names[0] for _, names, _ in part), "is no string") from None
         return [change for (change, *_), done in zip(part, written, strict=True) if not done]
 
 
@@ -235,17 +238,23 @@ class _Counts:
     """Which decisions were new to any of the entities that count them."""
 
     def __init__(self) -> None:
-        self.new: set[tuple[int, int]] = set()
+        self._by_entity: list[set[tuple[int, int]]] = []
+
+    @property
+    def new(self) -> set[tuple[int, int]]:
+        return set().union(*self._by_entity)
 
     def of(self, batch: Sequence[LoggedDecision]) -> Callable[[History, list[bytes | None]], list[_Put] | None]:
+        new: set[tuple[int, int]] = set()
+        self._by_entity.append(new)
+
         def apply(history: History, _: list[bytes | None]) -> list[_Put] | None:
-            new = False
+            new.clear()  # a write that was refused counted nothing
             for decision in batch:
                 if decision.sequence > history.decisions.get(decision.partition, 0):
                     history.count(decision.transaction.second, counted_anywhere(decision.transaction))
                     history.decisions[decision.partition] = decision.sequence
-                    self.new.add((decision.partition, decision.sequence))
-                    new = True
+                    new.add((decision.partition, decision.sequence))
             return [] if new else None
 
         return apply

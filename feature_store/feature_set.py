@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class FeatureSet:
         self.followers = tuple(entity for entity in self.entities if entity.written_by is Writer.UPDATER)
         self.least_delay = min((a.delay for f in features for a in f.of if a.entity in self.followers), default=0)
         self._own_mean = [self.plans[self.committed].aggregates.index(a) for a in own_mean]
-        self._columns = tuple((FORMULAS[feature.formula], self._places(feature.of)) for feature in features)
+        self._columns = tuple((FORMULAS[feature.formula], _picker(self._places(feature.of))) for feature in features)
         kept = [[asdict(entity), self.plans[entity].stored] for entity in self.entities]
         meaning = (ARITHMETIC, KEPT, rates.VERSION, rates.RATES, [asdict(each) for each in own_mean])
         self.fingerprint = _digest(*meaning, [asdict(feature) for feature in features]).hex()[:16]
@@ -74,10 +75,7 @@ class FeatureSet:
         """Compute every feature in its order, as float32."""
         payment = Payment(transaction.cents, transaction.second)
         read = [value for of_entity in reads for value in of_entity]
-        values = [
-            formula(payment, read[places[0]]) if len(places) == 1 else formula(payment, *[read[at] for at in places])
-            for formula, places in self._columns
-        ]
+        values = [formula(payment, *pick(read)) for formula, pick in self._columns]
         return np.array(values, dtype=np.float32)
 
     def counted(self, transaction: Transaction, of_card: Sequence[int]) -> dict[Measure, int]:
@@ -100,6 +98,16 @@ class FeatureSet:
         """Where each aggregate is when all that was read stands in one row."""
         every = [a for entity in self.entities for a in self.plans[entity].aggregates]
         return tuple(every.index(a) for a in aggregates)
+
+
+def _picker(places: tuple[int, ...]) -> Callable[[Sequence[int]], Sequence[int]]:
+    """Give what picks the values at some places."""
+    if not places:
+        return lambda _: ()
+    if len(places) == 1:
+        (only,) = places
+        return itemgetter(slice(only, only + 1))
+    return itemgetter(*places)
 
 
 def counted_anywhere(transaction: Transaction) -> dict[Measure, int]:

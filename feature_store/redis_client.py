@@ -17,6 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.typing import EncodableT
 
 from feature_store.cluster_client import CONNECTIONS_PER_NODE, PromptCluster
@@ -52,6 +53,7 @@ def connect(url: str, *, timeout: float, cluster: bool = False) -> Client:
         max_connections=CONNECTIONS,
         timeout=timeout,
         retry=retry,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     return Redis.from_pool(pool)
 

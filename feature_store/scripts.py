@@ -44,9 +44,16 @@ class Script:
             raise named(error) from None
 
 
+class WrongTypeError(ResponseError):
+    """A key holds something of another kind than it must."""
+
+
 def named(error: Exception) -> Exception:
-    """Give a reply's error as what it is: a closed gate, or as it came."""
-    return ClosedError(str(error)) if str(error).startswith("CLOSED") else error
+    """Give a reply's error as what it is: a closed gate, a key of another kind, or as it came."""
+    text = str(error)
+    if text.startswith("CLOSED"):
+        return ClosedError(text)
+    return WrongTypeError(text) if "WRONGTYPE" in text else error
 
 
 Call = tuple[Script, Sequence[str], Sequence[Argument]]

@@ -28,7 +28,7 @@ class ModelRefusedError(RuntimeError):
 
 
 class Scorer:
-    """A model in memory. Thread-safe; one call takes some 20 microseconds, so call it inline."""
+    """A model in memory, for one thread. One call takes some 10 microseconds, so call it inline."""
 
     def __init__(self, session: "onnxruntime.InferenceSession", manifest: Manifest) -> None:
         self.manifest = manifest
@@ -83,12 +83,18 @@ def open_session(model: bytes) -> "onnxruntime.InferenceSession":
 
 
 def single_row(session: "onnxruntime.InferenceSession") -> Callable[[FeatureVector], float]:
-    """Give the function that scores one row of shape (features,)."""
-    run = session.run
-    outputs = [OUTPUT]
+    """Give the function that scores one row of shape (features,). It reuses its input and output: one thread only."""
+    row_in = np.zeros((1, session.get_inputs()[0].shape[-1]), np.float32)
+    score_out = np.zeros((1, 1), np.float32)
+    binding = session.io_binding()
+    for bind, name, array in ((binding.bind_input, INPUT, row_in), (binding.bind_output, OUTPUT, score_out)):
+        bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    run = session.run_with_iobinding
 
     def score(row: FeatureVector) -> float:
-        return float(run(outputs, {INPUT: row[np.newaxis]})[0][0, 0])
+        row_in[0] = row
+        run(binding)
+        return float(score_out[0, 0])
 
     return score
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from services.decision.policy import CAUSES, Action
+from services.decision.record import BEFORE_COMMIT
 from services.topics import DECISIONS, LABELS, TRANSACTIONS
 
 STAGE_BUCKETS = (
@@ -14,7 +15,7 @@ STAGE_BUCKETS = (
 """Seconds. The budget, 0.2, is an edge, so 'within the budget' is an exact count and not an interpolation."""
 
 
-STAGES = ("wait", "read", "features", "score", "judge", "commit")
+STAGES = (*BEFORE_COMMIT, "commit")
 DOORS = ("http", "kafka")
 OUTCOMES = (
     *("decided", "repeated", "conflict", "invalid"),  # transactions

@@ -19,6 +19,8 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set, then finishes what it has begun and returns."""
 
 STOP_SECONDS = 10.0
+GARBAGE = 20_000
+"""New objects before the youngest are looked through for cycles: what a request made dies without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ async def serve(process: Process) -> None:
     """Run until SIGINT or SIGTERM; raises what ended the work, if something did."""
     gc.collect()
     gc.freeze()  # what was built to serve stays: no collection has to walk through it
+    gc.set_threshold(GARBAGE)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -17,7 +17,7 @@ from feature_store.features import SHIPPED
 from feature_store.transaction import Transaction
 from services.decision.policy import LATE, MERCHANT_LAG, Policy
 from services.decision.ports import Model
-from services.decision.record import VERSION, Answer, Decision, Stored, digest, features_of
+from services.decision.record import VERSION, Answer, Decision, Stored, digest
 from services.decision.stopwatch import Stopwatch
 from services.decision.turns import Turns
 from services.metrics import Metrics
@@ -129,7 +129,7 @@ class Decide:
             version=VERSION,
             decided_at=self._now(),
             transaction=transaction,
-            features=features_of(features),
+            features=tuple(features),  # NaN becomes null
             held=seen.held,
             counted=counted,
             answer=answer,

@@ -18,6 +18,10 @@ VERSION = 2
 """Of the record. Version 1 had positions of a card and a merchant only, and named no version."""
 
 
+BEFORE_COMMIT = ("wait", "read", "features", "score", "judge")
+"""The stages that are over before the commit, in their order."""
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller gets, and gets again for the same transaction.
 
@@ -78,7 +82,8 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     policy: str
     features_version: str
     degraded: tuple[str, ...]
-    stage_us: dict[str, int]
+    stage_us: tuple[int, ...]
+    """Microseconds, in the order of `BEFORE_COMMIT`."""
 
     @classmethod
     def of(cls, transaction: Transaction, answer: Answer) -> "Stored":
@@ -92,7 +97,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
             answer.policy,
             answer.features_version,
             answer.degraded,
-            {stage: round(ms * 1_000) for stage, ms in answer.stage_ms.items()},
+            tuple([round(answer.stage_ms[stage] * 1_000) for stage in BEFORE_COMMIT]),
         )
 
     @classmethod
@@ -115,7 +120,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
             policy=self.policy,
             features_version=self.features_version,
             degraded=self.degraded,
-            stage_ms={stage: us / 1_000 for stage, us in self.stage_us.items()},
+            stage_ms={stage: us / 1_000 for stage, us in zip(BEFORE_COMMIT, self.stage_us, strict=True)},
         )
 
 

@@ -173,6 +173,16 @@ async def test_the_lag_is_shown_of_every_partition_that_is_ours():
     assert (lag(metrics, ONE), lag(metrics, TWO)) == (5, 0)
 
 
+async def test_the_lag_of_a_partition_that_went_elsewhere_is_gone():
+    consumer = Consumer({ONE: records(4)}, {TWO: records(9)})
+
+    async def revoke(batches):
+        consumer.ours = {TWO} if TWO in batches else {ONE, TWO}
+
+    metrics = await consumed(consumer, handle=revoke)
+    assert (lag(metrics, ONE), lag(metrics, TWO)) == (None, 0)
+
+
 async def test_nothing_is_fetched_after_the_stop():
     consumer = Consumer({ONE: records(4)})
     consumer.stop.set()

@@ -12,6 +12,7 @@ from logged import decided, paid, published
 
 from services.decision.policy import Action
 from services.decision.record import (
+    BEFORE_COMMIT,
     DIGEST,
     VERSION,
     Answer,
@@ -27,7 +28,8 @@ from services.decision.stopwatch import Stopwatch
 
 TEXT = st.text(max_size=10)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
-STAGES = st.dictionaries(st.sampled_from(["wait", "read", "score"]), st.integers(0, 10**9).map(lambda us: us / 1_000))
+MILLISECONDS = st.integers(0, 10**9).map(lambda us: us / 1_000)
+STAGES = st.fixed_dictionaries(dict.fromkeys(BEFORE_COMMIT, MILLISECONDS))
 ANSWERS = st.builds(
     Answer, transaction_id=TEXT, action=st.sampled_from(Action), score=st.floats(0, 1), reasons=TEXTS, model=TEXT,
     policy=TEXT, features_version=TEXT, degraded=TEXTS, stage_ms=STAGES,
