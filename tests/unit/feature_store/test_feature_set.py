@@ -134,7 +134,6 @@ KEPT_OTHERWISE = {
     "a measure more": lambda: a_set(Feature("sum", "money", (total(CARD, Measure.AMOUNT, delay=0),))),
     "a measure less": lambda: a_set(features=[f for f in FEATURES if f.name != "card_high_ratios_7d"]),
     "an entity more": lambda: WITH_DEVICE,
-    "another key": lambda: a_set(features=(), own_mean=(), entities=(CARD, replace(MERCHANT, key="device_id"))),
     "another mean to compare with": lambda: a_set(own_mean=WEEK),
 }
 
@@ -142,6 +141,15 @@ KEPT_OTHERWISE = {
 @pytest.mark.parametrize("change", KEPT_OTHERWISE)
 def test_what_is_kept_otherwise_has_another_layout(change):
     assert KEPT_OTHERWISE[change]().layout != SHIPPED.layout
+
+
+def test_the_layout_changes_with_an_entitys_name_and_key():
+    def layout(entity):
+        features = (Feature("mean", "mean", CARD_MEAN), Feature("count", "value", (total(entity),)))
+        return a_set(entities=(CARD, entity), features=features).layout
+
+    assert layout(replace(DEVICE)) == layout(DEVICE)
+    assert len({layout(DEVICE), layout(replace(DEVICE, name="phone")), layout(replace(DEVICE, key="country"))}) == 3
 
 
 def test_a_feature_that_needs_nothing_more_kept_keeps_the_layout():
