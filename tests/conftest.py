@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from hypothesis import HealthCheck, settings
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
@@ -22,6 +23,9 @@ from services.stack.librdkafka_broker import PARTITIONS, librdkafka_broker, touc
 from services.stack.redis_cluster import RedisClusterServers, redis_cluster
 from services.stack.redis_server import redis_server
 from services.topics import ALL, ensure_topics
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 PARTITIONS_BY_DEFAULT: int = Settings.model_fields["partitions"].default
 

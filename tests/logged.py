@@ -6,7 +6,7 @@ import msgspec
 
 from feature_store.transaction import Label, Transaction
 from services.decision.policy import Action
-from services.decision.record import VERSION, Answer, Decision, placed
+from services.decision.record import BEFORE_COMMIT, VERSION, Answer, Decision, placed
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def decided(transaction):
         policy="p",
         features_version="f",
         degraded=(),
-        stage_ms={},
+        stage_ms=dict.fromkeys(BEFORE_COMMIT, 0.1),
     )
     decision = Decision(
         version=VERSION, decided_at=NOW, transaction=transaction, features=(), held={}, counted={}, answer=answer

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.codec import HEAD, CorruptStateError, decode, encode, encode_stamped, head, stamp
@@ -185,7 +185,6 @@ def test_foreign_bytes_are_refused(entity, raw):
 
 
 @BOTH
-@settings(deadline=None)
 @given(cut=st.integers(1, 200), graft=st.binary(min_size=1, max_size=40))
 def test_bytes_written_over_are_refused(entity, cut, graft):
     raw = bytes_of(told(entity, [NOON, NOON + 61]))

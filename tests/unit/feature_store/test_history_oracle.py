@@ -86,7 +86,7 @@ class Told:
 @pytest.mark.parametrize("entity", [CARD, MERCHANT], ids=["card", "merchant"])
 @given(story=STORIES, probes=st.lists(OFFSETS, max_size=5))
 @example(story=(BASES[0], [("reported", 0), ("paid", 0, 5, "EUR"), ("paid", 9 * DAY, 5, "EUR")]), probes=[])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_aggregate_is_what_a_naive_look_gives(entity, story, probes):
     base, steps = story
     told = Told(entity)

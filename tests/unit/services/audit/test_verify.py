@@ -61,9 +61,7 @@ def last_of_card(log, card):
 
 
 @given(steps=STEPS)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # it makes stories
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])  # it makes stories
 def test_every_log_holds_however_far_behind_the_updater_was(steps, new_story):
     story = new_story()
     play(story, steps)

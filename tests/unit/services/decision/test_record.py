@@ -26,13 +26,13 @@ from services.decision.record import (
 )
 from services.decision.stopwatch import Stopwatch
 
-TEXT = st.text(max_size=10)
+TEXT = st.text(max_size=5)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
 MILLISECONDS = st.integers(0, 10**9).map(lambda us: us / 1_000)
-STAGES = st.fixed_dictionaries(dict.fromkeys(BEFORE_COMMIT, MILLISECONDS))
+STAGES = st.tuples(*[MILLISECONDS] * len(BEFORE_COMMIT)).map(lambda took: dict(zip(BEFORE_COMMIT, took, strict=True)))
 ANSWERS = st.builds(
-    Answer, transaction_id=TEXT, action=st.sampled_from(Action), score=st.floats(0, 1), reasons=TEXTS, model=TEXT,
-    policy=TEXT, features_version=TEXT, degraded=TEXTS, stage_ms=STAGES,
+    Answer, transaction_id=TEXT, action=st.sampled_from(Action), score=st.none() | st.floats(0, 1), reasons=TEXTS,
+    model=TEXT, policy=TEXT, features_version=TEXT, degraded=TEXTS, stage_ms=STAGES,
 )  # fmt: skip
 
 
