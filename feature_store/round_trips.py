@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError
 
-from feature_store.redis_client import Client, send
+from feature_store.redis_client import Client, Line
 from feature_store.scripts import Argument, Script, named
 
 MOST_UNDER_WAY = 2
@@ -45,6 +45,7 @@ class RoundTrips:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._line = Line(client)
         self.on_cluster = isinstance(client, RedisCluster)
         self._waiting: dict[str, _Batch] = {}
         self._under_way: defaultdict[str, int] = defaultdict(int)
@@ -119,7 +120,7 @@ class RoundTrips:
         elif batch.keys:
             commands.append(("MGET", *batch.keys))
         commands += [script.command(keys, arguments) for _, script, keys, arguments in batch.scripts]
-        replies = await send(self._client, commands)
+        replies = await self._line.send(commands)
         got = len(batch.keys) if self.on_cluster else min(1, len(batch.keys))
         values = replies[:got] if self.on_cluster else (replies[0] if got else [])
         _give_values(batch, values)

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as NoReply
 
-from feature_store.redis_client import UNAVAILABLE, connect, send
+from feature_store.redis_client import UNAVAILABLE, Line, connect
 from feature_store.round_trips import RoundTrips
 from services.stack.redis_server import redis_server
 
@@ -55,10 +55,11 @@ def hung(server):
 
 async def test_a_round_trip_waits_once_for_all_its_replies(own, connected):
     client = connected(SHORT)
+    line = Line(client)
     await client.ping()
     started = time.monotonic()
     with hung(own), pytest.raises(NoReply):
-        await send(client, [("GET", f"key{number}") for number in range(20)])
+        await line.send([("GET", f"key{number}") for number in range(20)])
     assert SHORT <= time.monotonic() - started < 20 * SHORT / 2
 
 
@@ -75,25 +76,27 @@ async def test_a_reply_that_comes_too_late_is_nobodys(own, connected):
 
 async def test_the_reply_to_a_cancelled_call_is_nobodys(own, connected):
     client = connected(LONG)
+    line = Line(client)
     await client.mset({"one": 1, "two": 2})
     with hung(own):
-        calls = [asyncio.create_task(send(client, [("GET", "one")] * 3)) for _ in range(5)]
+        calls = [asyncio.create_task(line.send([("GET", "one")] * 3)) for _ in range(5)]
         await asyncio.wait(calls, timeout=SHORT)  # they are sent, and nothing comes
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
     for _ in range(10):
-        assert await send(client, [("GET", "two")]) == [b"2"]
+        assert await line.send([("GET", "two")]) == [b"2"]
 
 
 async def test_what_got_no_reply_is_not_sent_again(own, connected):
     impatient, patient = connected(SHORT), connected(LONG)
+    line = Line(impatient)
     await impatient.get("runs")
     with hung(own):
         in_time_for_a_second_try = 1.5 * SHORT
         asyncio.get_running_loop().call_later(in_time_for_a_second_try, os.kill, own.pid, signal.SIGCONT)
         with pytest.raises(NoReply):
-            await send(impatient, [("INCR", "runs")])
+            await line.send([("INCR", "runs")])
     for _ in range(3):  # so that the server has seen whatever else was sent
         runs = await patient.get("runs")
     assert runs == b"1"
@@ -101,7 +104,8 @@ async def test_what_got_no_reply_is_not_sent_again(own, connected):
 
 async def test_a_call_whose_connection_breaks_is_not_sent_again(own, connected, eventually):
     client = connected(LONG)
-    call = asyncio.create_task(send(client, [("XREAD", "BLOCK", 60_000, "STREAMS", "stream", "$")]))
+    line = Line(client)
+    call = asyncio.create_task(line.send([("XREAD", "BLOCK", 60_000, "STREAMS", "stream", "$")]))
     async with Redis.from_url(own.url) as direct:
 
         async def is_there():
@@ -112,13 +116,14 @@ async def test_a_call_whose_connection_breaks_is_not_sent_again(own, connected, 
         with pytest.raises(Lost):
             await call
         assert not await is_there()
-    assert await send(client, [("GET", "key")]) == [None]
+    assert await line.send([("GET", "key")]) == [None]
 
 
 async def test_a_refusal_is_a_reply_among_others(connected):
     client = connected(LONG)
+    line = Line(client)
     commands = [("SET", "key", 1), ("LPUSH", "key", "x"), ("NO-SUCH-COMMAND",), ("INCR", "key"), ("GET", "key")]
-    done, wrong_type, unknown, counted, found = await send(client, commands)
+    done, wrong_type, unknown, counted, found = await line.send(commands)
     assert (done, counted, found) == (b"OK", 2, b"2")
     assert isinstance(wrong_type, ResponseError)
     assert isinstance(unknown, ResponseError)
@@ -126,13 +131,14 @@ async def test_a_refusal_is_a_reply_among_others(connected):
 
 @pytest.mark.parametrize("argument", [b"\0\r\n\xff", "tokén", -7, b"", b"x" * 100_000], ids=repr)
 async def test_every_argument_arrives_as_it_is(connected, argument):
-    _, found = await send(connected(LONG), [("SET", "key", argument), ("GET", "key")])
+    _, found = await Line(connected(LONG)).send([("SET", "key", argument), ("GET", "key")])
     assert found == (argument if isinstance(argument, bytes) else str(argument).encode())
 
 
 async def test_a_client_idle_meanwhile_notices_nothing(own, connected, eventually, written):
     client = connected(LONG)
-    await asyncio.gather(*(send(client, [("SET", "key", "here")]) for _ in range(10)))  # ten connections
+    line = Line(client)
+    await asyncio.gather(*(line.send([("SET", "key", "here")]) for _ in range(10)))  # ten connections
     await written(own.url)
     killed = own.pid
     own.process.kill()
@@ -146,4 +152,4 @@ async def test_a_client_idle_meanwhile_notices_nothing(own, connected, eventuall
                 return False
 
     await eventually(is_back)
-    assert [await send(client, [("GET", "key")]) for _ in range(10)] == [[b"here"]] * 10
+    assert [await line.send([("GET", "key")]) for _ in range(10)] == [[b"here"]] * 10
