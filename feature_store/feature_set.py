@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from operator import itemgetter
@@ -10,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store import rates
-from feature_store.definitions import KEPT, LABELLED, ORDERED, Aggregate, Entity, Feature, Measure, Op, Writer
+from feature_store.definitions import KEPT, Aggregate, Entity, Feature, Measure, Writer
 from feature_store.formulas import FORMULAS, Payment, ratio_to_mean
 from feature_store.plan import Plan
+from feature_store.rules import check
 from feature_store.transaction import Event, Label, Transaction
 
 FeatureVector = npt.NDArray[np.float32]
@@ -24,8 +26,6 @@ FORMAT = 1
 """Raise it when `codec.py` writes other bytes."""
 ARITHMETIC = 2
 """Raise it when code gives a feature another meaning: a formula, what is counted, how a window is cut or kept."""
-RESERVED = frozenset({"decided", "label"})
-"""Kinds of key in Redis that no entity may be named like, see `keys.py`."""
 HIGH_RATIO = 2_500
 """An amount above 2.5 times the card's mean (thousandths) is counted as high."""
 
@@ -55,15 +55,15 @@ class FeatureSet:
         self.entities = tuple(entities)
         self.features = tuple(features)
         self.names = tuple(feature.name for feature in features)
-        self.committed = _committed(self.entities)
-        _check(self.entities, self.features)
+        self.committed = check(self.entities, self.features)
         self.plans: Mapping[Entity, Plan] = {
             entity: Plan(entity, (a for feature in features for a in feature.of if a.entity == entity))
             for entity in entities
         }
         self.labelled = tuple(entity for entity in self.entities if entity.key in Label.__struct_fields__)
         self.followers = tuple(entity for entity in self.entities if entity.written_by is Writer.UPDATER)
-        self.least_delay = min((a.delay for f in features for a in f.of if a.entity in self.followers), default=0)
+        delays = [a.delay for feature in features for a in feature.of if a.entity in self.followers]
+        self.least_delay = min(delays, default=math.inf)
         self._own_mean = [self.plans[self.committed].aggregates.index(a) for a in own_mean]
         self._columns = tuple((FORMULAS[feature.formula], _picker(self._places(feature.of))) for feature in features)
         kept = [[asdict(entity), self.plans[entity].stored] for entity in self.entities]
@@ -114,49 +114,6 @@ def counted_anywhere(transaction: Transaction) -> dict[Measure, int]:
     """Give what a transaction adds to an entity that the updater writes. Nothing here depends on the log's order."""
     amount = transaction.cents
     return {Measure.COUNT: 1, Measure.AMOUNT: amount, Measure.SQUARES: amount * amount}
-
-
-def _committed(entities: Sequence[Entity]) -> Entity:
-    written = [entity for entity in entities if entity.written_by is Writer.COMMIT]
-    if [entity.key for entity in written] != ["card_id"]:
-        raise ValueError("commit writes exactly one entity, keyed by card_id: its keys share the card's slot")
-    return written[0]
-
-
-def _check(entities: Sequence[Entity], features: Sequence[Feature]) -> None:
-    """Refuse definitions whose values could not be the same online and offline."""
-    names = [feature.name for feature in features]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two features are named {twice[0]}")
-    if taken := [entity.name for entity in entities if entity.name in RESERVED]:
-        raise ValueError(f"{taken[0]} is the name of another kind of key")
-    if unknown := [entity.key for entity in entities if entity.key not in Transaction.__struct_fields__]:
-        raise ValueError(f"a transaction has no field {unknown[0]}")
-    for feature in features:
-        if feature.formula not in FORMULAS:
-            raise ValueError(f"{feature.name}: there is no formula {feature.formula}")
-        for a in feature.of:
-            for broken, rule in _rules(a, entities).items():
-                if rule:
-                    raise ValueError(f"{feature.name}: {broken}")
-
-
-def _rules(a: Aggregate, entities: Sequence[Entity]) -> dict[str, bool]:
-    """Give what would be wrong with an aggregate, and whether it is."""
-    follows = a.entity.written_by is Writer.UPDATER
-    reach = a.window + (-(-a.delay // a.tile.seconds) + 1 if a.delay else 0)
-    return {
-        f"its entity {a.entity.name} is not among those of the set": a.entity not in entities,
-        f"it reaches back {reach} {a.tile} tiles, and {a.tile.kept} are kept (KEPT)": reach > a.tile.kept,
-        "what the updater writes needs a delay, which hides the updater's lag": follows and not a.delay,
-        f"{a.measure} needs the card's order": follows and bool(ORDERED & set(a.needs)),
-        "elapsed time has no delay, so it needs an entity that commit writes": follows and a.op is Op.ELAPSED,
-        f"labels do not name {a.entity.key}": bool(LABELLED & set(a.needs)) and not _labels_name(a.entity),
-    }
-
-
-def _labels_name(entity: Entity) -> bool:
-    return entity.key in Label.__struct_fields__
 
 
 def _digest(*parts: object) -> bytes:

@@ -1,7 +1,6 @@
 """The topics as the log that state is a function of: what of it counts is decided here, for all its readers."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -81,7 +80,8 @@ async def epochs_in_force(reader: AIOKafkaConsumer, partition: TopicPartition, s
     """Find the epoch in force at offset `start` of topic decisions, from what follows; empty if nothing tells.
 
     A relay stamps its records with its epoch, and the record that begins an epoch names the one it follows. Nobody can
-    name a later epoch than the one in force, so the greatest one named that had begun by `start` is it.
+    name a later epoch than the one in force, so the greatest one named that had begun by `start` is it, where anything
+    that counts follows `start`.
     """
     named = NONE
     async for records in read(reader, partition, start, end):
@@ -90,20 +90,6 @@ async def epochs_in_force(reader: AIOKafkaConsumer, partition: TopicPartition, s
             if epoch is not None and epoch < start:
                 named = max(named, epoch)
     return [] if named == NONE else [named]
-
-
-async def last_decision(reader: AIOKafkaConsumer, partition: TopicPartition, oldest: int, end: int) -> int:
-    """Give an offset of topic decisions from which on there is a decision that counts, as late as is easily found."""
-    start, step = end, MOST_LOOKED_AT
-    while start > oldest:
-        start, step = max(oldest, start - step), 2 * step
-        epochs = Epochs(await epochs_in_force(reader, partition, start, end) if start > oldest else (), start)
-        async for records in read(reader, partition, start, end):
-            for record in records:
-                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                    if epochs.decision(record) is not None:
-                        return start
-    return start
 
 
 class _Stamped(msgspec.Struct):
@@ -120,6 +106,14 @@ def _named_epoch(record: ConsumerRecord) -> int | None:
     try:
         return _stamps.decode(record.value).epoch
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def sent_at(record: ConsumerRecord) -> datetime | None:
+    """Give the time of a record; None where it is none that a clock can show."""
+    try:
+        return datetime.fromtimestamp(record.timestamp / 1_000, UTC)
+    except (OverflowError, ValueError, OSError):
         return None
 
 

@@ -29,7 +29,7 @@ from feature_store.round_trips import RoundTrips
 from feature_store.scripts import ClosedError
 from feature_store.transaction import InvalidError
 from services.decision.record import Record, Stored
-from services.log import FOLLOWS, Epochs, epochs_in_force, has_newer, label_of, last_decision, read
+from services.log import FOLLOWS, Epochs, epochs_in_force, has_newer, label_of, read
 from services.settings import Settings
 from services.topics import DECISIONS, LABELS
 
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 HORIZON = timedelta(seconds=EXPIRE_SECONDS)
 """What was published longer ago than entities are kept has no place in any window of now."""
+FENCED = 10_000
+"""More records than a relay can publish after it was fenced: among so many there is one that counts."""
 Advance = Callable[[int, int], None]
 """Told how many records are done, and of how many."""
 
@@ -73,7 +75,7 @@ class Recovery:
         """Bring state up to the log as it is now, and open the gates; give how many records were read."""
         decisions, labels = (self._partitions_of(topic) for topic in (DECISIONS, LABELS))
         ends = await self._reader.end_offsets(decisions + labels)
-        oldest = await self._oldest_that_matter(decisions + labels, ends, now)
+        oldest = await oldest_that_matter(self._reader, decisions + labels, ends, now)
         starts = {each: max(oldest[each], await self._start(each, ends[each])) for each in decisions + labels}
         total = sum(ends[each] - starts[each] for each in decisions + labels)
 
@@ -94,30 +96,6 @@ class Recovery:
         for each, place in zip(decisions, reached, strict=True):
             await progress.note(each.topic, each.partition, place)  # last: who starts there needs the gate's epochs
         return self._done
-
-    async def _oldest_that_matter(
-        self, partitions: Sequence[TopicPartition], ends: Mapping[TopicPartition, int], now: datetime
-    ) -> dict[TopicPartition, int]:
-        """Give the offset of the oldest record of each partition that state can still be a function of.
-
-        What was published longer ago than entities are kept lies outside every window of a decision of now. Only the
-        last sequence of a partition has to be found, however old it is.
-        """
-        oldest = await self._reader.beginning_offsets(partitions)
-        horizon = int((now - HORIZON).timestamp() * 1_000)
-        recent = await self._reader.offsets_for_times(dict.fromkeys(partitions, horizon))
-        starts = {}
-        for each in partitions:
-            found = recent[each]
-            if found is not None:
-                starts[each] = max(oldest[each], found.offset)
-            elif await has_newer(self._reader, each, oldest[each], ends[each], horizon):  # a broker without time index
-                starts[each] = oldest[each]
-            elif each.topic == LABELS:
-                starts[each] = ends[each]
-            else:
-                starts[each] = await last_decision(self._reader, each, oldest[each], ends[each])
-        return starts
 
     def _partitions_of(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range(self._keys.partitions)]
@@ -230,6 +208,38 @@ class Recoveries:
         closed = await Gates(self.client, self.keys).close(uuid.uuid4().hex)
         keep = timedelta(days=self.settings.decided_days)
         return Recovery(self.client, self.keys, self.features, closed, reader, keep=keep)
+
+
+async def oldest_that_matter(
+    reader: AIOKafkaConsumer, partitions: Sequence[TopicPartition], ends: Mapping[TopicPartition, int], now: datetime
+) -> dict[TopicPartition, int]:
+    """Give the offset of the oldest record of each partition that state can still be a function of.
+
+    What was published longer ago than entities are kept lies outside every window of a decision of now. Where little
+    is younger, all is read: the last sequence has to be found, and the epoch in force.
+    """
+    oldest = await reader.beginning_offsets(partitions)
+    horizon = int((now - HORIZON).timestamp() * 1_000)
+    recent = await reader.offsets_for_times(dict.fromkeys(partitions, horizon))
+    starts = {}
+    for each in partitions:
+        found, start = recent[each], oldest[each]
+        if found is not None and ends[each] - found.offset > FENCED:
+            start = max(start, found.offset)
+        elif (
+            each.topic == LABELS
+            and found is None
+            and not await has_newer(
+                reader,
+                each,
+                start,
+                ends[each],
+                horizon,  # a broker without time index finds none either
+            )
+        ):
+            start = ends[each]
+        starts[each] = start
+    return starts
 
 
 def _counting(epochs: Epochs, records: Sequence[ConsumerRecord]) -> list[Record]:

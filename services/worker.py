@@ -14,6 +14,7 @@ from services.consume import Batches, consume
 from services.dead_letter import DeadLetters
 from services.decision.decide import ConflictError, ContendedError, Decide, Outcome
 from services.kafka import open_consumer, open_producer
+from services.log import sent_at
 from services.metrics import Metrics
 from services.ops import ops_routes
 from services.process import Process
@@ -64,9 +65,10 @@ class TransactionDoor:
         self._metrics.count_request("kafka", outcome)
 
     async def _outcome(self, record: ConsumerRecord) -> str:
-        set_aside, now = partial(self._dead_letters.send, record), self._now()
+        set_aside = partial(self._dead_letters.send, record)
         try:
-            transaction = parse(Transaction, record.value or b"", now=now, oldest=self._oldest(now))
+            oldest = self._oldest(sent_at(record) or self._now())  # the same for a record that comes again
+            transaction = parse(Transaction, record.value or b"", now=self._now(), oldest=oldest)
             outcome = await self._until_uncontended(transaction)
         except InvalidError as error:
             await set_aside(cause="invalid", field=error.field, message=error.message)

@@ -9,7 +9,7 @@ import pytest
 from with_device import DEVICE, WITH_DEVICE
 
 from feature_store import feature_set, rates
-from feature_store.definitions import KEPT, Aggregate, Feature, Measure, Op, Tile, Writer
+from feature_store.definitions import KEPT, Aggregate, Entity, Feature, Measure, Op, Tile, Writer
 from feature_store.feature_set import FeatureSet, counted_anywhere
 from feature_store.features import CARD, CARD_MEAN, ENTITIES, FEATURES, LABEL_DELAY, MERCHANT, MERCHANT_DELAY, SHIPPED
 from feature_store.history import History
@@ -40,6 +40,9 @@ REFUSED = {
     "it reaches back 42 day tiles": total(tile=Tile.DAY, measure=Measure.FRAUDS, window=33, delay=LABEL_DELAY),
     "it reaches back 60 day tiles": total(CARD, op=Op.ELAPSED, tile=Tile.DAY, delay=0),
     "what the updater writes needs a delay": total(delay=0),
+    "labels are written by the updater": total(CARD, measure=Measure.FRAUDS, tile=Tile.DAY, window=7, delay=0),
+    "genuine ones are a difference": total(measure=Measure.GENUINE, tile=Tile.DAY, window=7, delay=LABEL_DELAY),
+    "a window has one tile or more": total(window=0),
     "largest_ratio needs the card's order": total(measure=Measure.LARGEST_RATIO),
     "high_ratios needs the card's order": total(measure=Measure.HIGH_RATIOS),
     "elapsed time has no delay": total(op=Op.ELAPSED, tile=Tile.DAY, window=7),
@@ -67,6 +70,31 @@ def test_labels_of_an_entity_they_do_not_name_are_refused():
 def test_two_features_of_one_name_are_refused_by_it():
     with pytest.raises(ValueError, match="card_count_1h"):
         a_set(Feature("card_count_1h", "amount"))
+
+
+def test_a_formula_of_another_number_of_aggregates_is_refused():
+    with pytest.raises(ValueError, match="odd_one: formula mean is of 2 aggregates, not 1"):
+        a_set(Feature("odd_one", "mean", CARD_MEAN[:1]))
+
+
+@pytest.mark.parametrize(
+    ("entity", "why"),
+    [
+        (Entity("card", "device_id", Writer.UPDATER), "two entities are named card"),
+        (Entity("outbox", "device_id", Writer.UPDATER), "no entity can be named outbox"),
+        (Entity("a:b", "device_id", Writer.UPDATER), "no entity can be named a:b"),
+        (Entity("sum", "amount", Writer.UPDATER), "a transaction has no field amount of text"),
+        (Entity("ip", "ip", Writer.UPDATER), "a transaction has no field ip of text"),
+        (Entity("device", "device_id", Writer.COMMIT), "commit writes exactly one entity"),
+    ],
+)
+def test_an_entity_that_cannot_be_meant_is_refused_by_name(entity, why):
+    with pytest.raises(ValueError, match=why):
+        a_set(entities=(*ENTITIES, entity))
+
+
+def test_without_entities_that_lag_no_lag_counts():
+    assert FeatureSet([CARD], [Feature("n", "mean", CARD_MEAN)], own_mean=CARD_MEAN).least_delay == math.inf
 
 
 def test_a_formula_that_does_not_exist_is_refused_by_name():

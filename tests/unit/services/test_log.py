@@ -14,7 +14,7 @@ from logged import paid, published
 
 from feature_store.transaction import InvalidError
 from services import log
-from services.log import FOLLOWS, Epochs, epochs_in_force, has_newer, label_of, last_decision, read
+from services.log import FOLLOWS, Epochs, epochs_in_force, has_newer, label_of, read
 
 PARTITION = TopicPartition("decisions", 5)
 
@@ -173,44 +173,12 @@ def test_whatever_happened_the_epoch_in_force_is_found(steps, start):
 # --- the last decision
 
 
+# --- how old the log is
+
+
 @pytest.fixture
 def steps_of_two(monkeypatch):
     monkeypatch.setattr(log, "MOST_LOOKED_AT", 2)
-
-
-async def last_in(*story, oldest=0):
-    reader = Reader(told(*story, first=oldest))
-    return await last_decision(reader, PARTITION, oldest, oldest + len(story))
-
-
-async def test_the_last_decision_is_looked_for_from_the_end(steps_of_two):
-    assert await last_in("-1", 0, 0, 0, 0, 0, 0, 0) == 6
-    assert await last_in("-1", 0, 0, 0, 0, 0, 0, "0") == 6
-
-
-@pytest.mark.parametrize("behind", ["0", "garbage", "-1"])
-async def test_it_is_looked_for_further_back_each_time(steps_of_two, behind):
-    assert await last_in("-1", 0, 0, 0, 0, behind, "7", "7") == 2
-    assert await last_in("-1", 0, *[behind] * 10) == 0
-    assert await last_in("-1", 0, 0, 0, 0, 0, 0, *[behind] * 9) == 2  # 14, 10, 2
-
-
-async def test_a_decision_of_a_fenced_relay_is_not_the_last(steps_of_two):
-    assert await last_in("-1", 0, 0, "0", 0, 0, 0, "3") == 2
-
-
-async def test_without_a_decision_it_is_the_oldest_offset(steps_of_two):
-    assert await last_in("-1", "garbage", "0", "garbage") == 0
-    assert await last_in("7", "garbage", "7", oldest=40) == 40
-    assert await last_in(oldest=9) == 9
-
-
-async def test_in_a_log_cut_short_it_is_found_too(steps_of_two):
-    assert await last_in(7, 7, 7, 7, oldest=40) == 42
-    assert await last_in(7, "garbage", "garbage", oldest=40) == 40
-
-
-# --- how old the log is
 
 
 async def newer_in(*times, since, oldest=0):

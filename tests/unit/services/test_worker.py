@@ -16,6 +16,7 @@ from services.resources import oldest_accepted
 from services.settings import Settings
 from services.worker import MOST_AT_ONCE, TransactionDoor
 
+SENT = int(NOW.timestamp() * 1_000)
 ONE, TWO = TopicPartition("transactions", 1), TopicPartition("transactions", 2)
 
 
@@ -66,7 +67,7 @@ def door(decide, letters, metrics):
 
 
 def records(*values, first=0):
-    return [SimpleNamespace(offset=offset, value=value) for offset, value in enumerate(values, first)]
+    return [SimpleNamespace(offset=offset, value=value, timestamp=SENT) for offset, value in enumerate(values, first)]
 
 
 def sent(name="t1", **changes):
@@ -140,6 +141,15 @@ async def test_any_other_error_ends_the_worker_and_sets_nothing_aside(door, deci
         await door({ONE: records(sent())})
     assert raised.group_contains(TimeoutError)
     assert letters.letters == []
+
+
+@pytest.mark.parametrize(("hours", "causes"), [(23, []), (25, [(0, "invalid", "event_time")])])
+async def test_a_record_is_as_old_as_it_was_when_it_was_sent(decide, letters, metrics, hours, causes):
+    """What was decided once is not set aside when it comes again a week later."""
+    a_week_later = NOW + timedelta(days=7)
+    door = TransactionDoor(decide, letters, metrics, lambda: a_week_later, lambda now: now - timedelta(days=1))
+    await door({ONE: records(sent(event_time=NOW - timedelta(hours=hours)))})
+    assert letters.letters == causes
 
 
 def test_doors_refuse_what_is_older_than_the_setting_or_nothing():
