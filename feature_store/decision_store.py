@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from feature_store.codec import CorruptStateError, decode, encode, head
 from feature_store.definitions import Entity
@@ -48,30 +48,26 @@ class Seen:
         return all(history.covers(second) for history in self.histories)
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """The transaction was decided before: what is stored under its id."""
 
     stored: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """The card was written since the read; nothing was written now. `seen` is the state now."""
 
     seen: Seen
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """Counted, stored and in the outbox, at this place of the log."""
 
     partition: int
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """What `commit` writes: `card` is the history it leaves, `stored` goes under the id, `record` into the outbox."""
 
     card: History
@@ -224,4 +220,4 @@ def _held(history: History) -> Held:
 
 
 def _since(values: Sequence[bytes | None]) -> float:
-    return min((int(value) for value in values if value is not None), default=math.inf)
+    return min([int(value) for value in values if value is not None]) if any(values) else math.inf

@@ -3,16 +3,17 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_store import rates
 from feature_store.definitions import KEPT, Aggregate, Entity, Feature, Measure, Writer
-from feature_store.formulas import FORMULAS, Payment, ratio_to_mean
+from feature_store.formulas import FORMULAS, VALUE, Formula, Payment, ratio_to_mean
 from feature_store.plan import Plan
 from feature_store.rules import check
 from feature_store.transaction import Event, Label, Transaction
@@ -65,7 +66,7 @@ class FeatureSet:
         delays = [a.delay for feature in features for a in feature.of if a.entity in self.followers]
         self.least_delay = min(delays, default=math.inf)
         self._own_mean = [self.plans[self.committed].aggregates.index(a) for a in own_mean]
-        self._columns = tuple((FORMULAS[feature.formula], _picker(self._places(feature.of))) for feature in features)
+        self._columns = tuple(_column(feature.formula, self._places(feature.of)) for feature in features)
         kept = [[asdict(entity), self.plans[entity].stored] for entity in self.entities]
         meaning = (ARITHMETIC, KEPT, rates.VERSION, rates.RATES, [asdict(each) for each in own_mean])
         self.fingerprint = _digest(*meaning, [asdict(feature) for feature in features]).hex()[:16]
@@ -75,7 +76,7 @@ class FeatureSet:
         """Compute every feature in its order, as float32."""
         payment = Payment(transaction.cents, transaction.second)
         read = [value for of_entity in reads for value in of_entity]
-        values = [formula(payment, *pick(read)) for formula, pick in self._columns]
+        values = [read[pick] if formula is None else formula(payment, *pick(read)) for formula, pick in self._columns]
         return np.array(values, dtype=np.float32)
 
     def counted(self, transaction: Transaction, of_card: Sequence[int]) -> dict[Measure, int]:
@@ -100,14 +101,17 @@ class FeatureSet:
         return tuple(every.index(a) for a in aggregates)
 
 
-def _picker(places: tuple[int, ...]) -> Callable[[Sequence[int]], Sequence[int]]:
-    """Give what picks the values at some places."""
-    if not places:
-        return lambda _: ()
+def _column(formula: str, places: tuple[int, ...]) -> tuple[Formula | None, Any]:
+    """Give a formula and what picks its values; for the value itself, none and its place."""
+    if formula == VALUE:
+        return None, places[0]
     if len(places) == 1:
-        (only,) = places
-        return itemgetter(slice(only, only + 1))
-    return itemgetter(*places)
+        return FORMULAS[formula], itemgetter(slice(places[0], places[0] + 1))
+    return FORMULAS[formula], itemgetter(*places) if places else _nothing
+
+
+def _nothing(_: Sequence[int]) -> tuple[int, ...]:
+    return ()
 
 
 def counted_anywhere(transaction: Transaction) -> dict[Measure, int]:

@@ -74,11 +74,15 @@ def _share(_: Payment, part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-FORMULAS: Mapping[str, Callable[..., float]] = {
+Formula = Callable[..., float]
+"""Takes a payment and the integers that were read for it."""
+VALUE = "value"
+"""The formula that gives its integer as it is: a row takes that without a call."""
+FORMULAS: Mapping[str, Formula] = {
     "amount": _amount,
     "hour_of_day": _hour_of_day,
     "day_of_week": _day_of_week,
-    "value": _value,
+    VALUE: _value,
     "thousandths": _thousandths,
     "money": _money,
     "since": _since,

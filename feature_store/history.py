@@ -65,22 +65,25 @@ class History:
 
     def read(self, second: int) -> list[int]:
         """Read every aggregate of the plan, in its order, as of event time `second`."""
-        values = [0] * len(self.plan.aggregates)
+        values = self.plan.nothing.copy()
         for place, limit in self.plan.elapsed:
-            elapsed = -1 if self.newest is None else second - self.newest
-            values[place] = -1 if self.newest is None or elapsed > limit else max(0, elapsed)
+            if self.newest is not None and second - self.newest <= limit:
+                values[place] = max(0, second - self.newest)
         for tile, table in zip(self.plan.tiles, self.tables, strict=True):
             numbers, seconds = table[0], tile.seconds
-            for tiles, delay, sums, largest, walks in tile.windows:
+            for delay, windows in tile.endings:
                 last = last_tile(second, seconds, delay)
-                first = bisect_left(numbers, last - tiles + 1)
-                end = bisect_right(numbers, last, first)
-                for place, column in sums:
-                    values[place] = sum(table[column][first:end])
-                for place, column in largest:
-                    values[place] = max(table[column][first:end], default=0)
-                for walk in walks:
-                    values[walk.place] = _walked(table, first, end, last, walk)
+                first, end = 0, bisect_right(numbers, last)
+                for tiles, sums, largest, walks in windows:
+                    first = bisect_left(numbers, last - tiles + 1, first, end)
+                    if first == end:
+                        break  # narrower ones are empty too
+                    for place, column in sums:
+                        values[place] = sum(table[column][first:end])
+                    for place, column in largest:
+                        values[place] = max(table[column][first:end])
+                    for walk in walks:
+                        values[walk.place] = _walked(table, first, end, last, walk)
         return values
 
     def covers(self, second: int) -> bool:
@@ -88,9 +91,10 @@ class History:
         if self.newest is None or second >= self.newest:
             return True
         return all(
-            last_tile(second, tile.seconds, window.delay) - window.tiles + 1 >= self.newest // tile.seconds - tile.kept
+            last_tile(second, tile.seconds, ending.delay) - window.tiles + 1 >= self.newest // tile.seconds - tile.kept
             for tile in self.plan.tiles
-            for window in tile.windows
+            for ending in tile.endings
+            for window in ending.windows
         )
 
 
@@ -101,8 +105,13 @@ def last_tile(second: int, seconds: int, delay: int) -> int:
 
 def _add(tile: TilePlan, table: Table, number: int, added: list[int]) -> None:
     numbers = table[0]
+    if not numbers or number > numbers[-1]:
+        numbers.append(number)
+        for column, value in enumerate(added, start=1):
+            table[column].append(value)
+        return
     row = bisect_left(numbers, number)
-    if row == len(numbers) or numbers[row] != number:
+    if numbers[row] != number:
         numbers.insert(row, number)
         for column, value in enumerate(added, start=1):
             table[column].insert(row, value)

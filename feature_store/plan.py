@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from feature_store.definitions import Aggregate, Entity, Measure, Op, Tile
 
+_NEVER = frozenset({Op.SINCE, Op.RUN_AGE, Op.ELAPSED})
+"""What is -1 where there is nothing."""
+
 
 class Walk(NamedTuple):
     """An aggregate for which the rows of its window are walked one by one."""
@@ -18,15 +21,21 @@ class Walk(NamedTuple):
 
 
 class Window(NamedTuple):
-    """`tiles` tiles that end `delay` seconds before the event, and what is asked of them."""
+    """So many tiles, and what is asked of them."""
 
     tiles: int
-    delay: int
     sums: tuple[tuple[int, int], ...]
     """Place in what is read, and the column that is added up."""
     largest: tuple[tuple[int, int], ...]
     """Likewise, where the maximum is asked for."""
     walks: tuple[Walk, ...]
+
+
+class Ending(NamedTuple):
+    """Windows that end together, `delay` seconds before the event; the widest first."""
+
+    delay: int
+    windows: tuple[Window, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class TilePlan:
     measures: tuple[Measure, ...]
     largest: int
     """Column of LARGEST_RATIO, of which a tile keeps the maximum; 0 if there is none."""
-    windows: tuple[Window, ...]
+    endings: tuple[Ending, ...]
 
 
 class Plan:
@@ -53,6 +62,8 @@ class Plan:
             (place, a.window * a.tile.seconds) for place, a in enumerate(self.aggregates) if a.op is Op.ELAPSED
         )
         """Place and limit in seconds of each ELAPSED."""
+        self.nothing = [-1 if a.op in _NEVER else 0 for a in self.aggregates]
+        """What is read of an entity of which nothing is known."""
 
     @property
     def stored(self) -> dict[Tile, tuple[Measure, ...]]:
@@ -64,20 +75,25 @@ class Plan:
         needed = {measure for _, a in asked for measure in a.needs}
         measures = tuple(measure for measure in Measure if measure in needed)
         columns = {measure: column for column, measure in enumerate(measures, start=1)}
-        windows: dict[tuple[int, int], list[tuple[int, Aggregate]]] = {}
+        endings: dict[int, dict[int, list[tuple[int, Aggregate]]]] = {}
         for place, a in asked:
-            windows.setdefault((a.window, a.delay), []).append((place, a))
+            endings.setdefault(a.delay, {}).setdefault(a.window, []).append((place, a))
         return TilePlan(
             tile,
             tile.seconds,
             tile.kept,
             measures,
             columns.get(Measure.LARGEST_RATIO, 0),
-            tuple(_window(tiles, delay, several, columns) for (tiles, delay), several in windows.items()),
+            tuple(_ending(delay, windows, columns) for delay, windows in endings.items()),
         )
 
 
-def _window(tiles: int, delay: int, asked: Sequence[tuple[int, Aggregate]], columns: Mapping[Measure, int]) -> Window:
+def _ending(delay: int, asked: Mapping[int, Sequence[tuple[int, Aggregate]]], columns: Mapping[Measure, int]) -> Ending:
+    widest_first = sorted(asked, reverse=True)
+    return Ending(delay, tuple(_window(tiles, asked[tiles], columns) for tiles in widest_first))
+
+
+def _window(tiles: int, asked: Sequence[tuple[int, Aggregate]], columns: Mapping[Measure, int]) -> Window:
     sums, largest, walks = [], [], []
     for place, a in asked:
         both = Measure.FRAUDS in a.needs and Measure.COUNT in a.needs
@@ -88,4 +104,4 @@ def _window(tiles: int, delay: int, asked: Sequence[tuple[int, Aggregate]], colu
             largest.append((place, column))
         else:
             sums.append((place, column))
-    return Window(tiles, delay, tuple(sums), tuple(largest), tuple(walks))
+    return Window(tiles, tuple(sums), tuple(largest), tuple(walks))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hiredis import pack_command
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -84,7 +84,7 @@ class Line:
             return replies
         pool = self._client.connection_pool
         timeout = pool.connection_kwargs["socket_timeout"]
-        connection = self._idle.pop() if self._idle else await pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = self._idle.pop() if self._idle else await self._taken(pool)
         try:
             async with asyncio.timeout(timeout):  # one for all replies
                 if connection.is_closed_by_server:
@@ -96,6 +96,11 @@ class Line:
             raise exceptions.TimeoutError("Redis did not answer in time") from None
         finally:
             self._idle.append(connection)
+
+    async def _taken(self, pool: ConnectionPool) -> _Connection:
+        connection: _Connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        connection.socket_timeout = None  # here all of a round trip has one
+        return connection
 
 
 async def _reply(connection: AbstractConnection) -> Any:

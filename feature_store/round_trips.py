@@ -143,15 +143,18 @@ class RoundTrips:
 
 
 def _give_values(batch: _Batch, values: Any) -> None:
-    failure = values if isinstance(values, Exception) else None
     for reply, places in batch.gets:
         if reply.done():
             continue
-        wrong = failure or next((values[place] for place in places if isinstance(values[place], Exception)), None)
+        if isinstance(values, Exception):
+            reply.set_exception(named(values))
+            continue
+        found = [values[place] for place in places]
+        wrong = [value for value in found if isinstance(value, Exception)]
         if wrong:
-            reply.set_exception(named(wrong))
+            reply.set_exception(named(wrong[0]))
         else:
-            reply.set_result([values[place] for place in places])
+            reply.set_result(found)
 
 
 async def _settle(

@@ -16,8 +16,8 @@ from loadtest.bench.stack import BenchError, Stack, running
 Phase = tuple[str, Callable[[Stack, Path], list[Figure]]]
 PHASES: tuple[Phase, ...] = (
     ("reading state", lambda stack, _: state.reading(stack)),
-    ("saturation", lambda stack, _: load.saturation(stack, 15)),
-    ("against an empty endpoint", lambda stack, _: load.against_nothing(stack, 6)),
+    ("saturation", lambda stack, _: load.saturation(stack, 6)),
+    ("against an empty endpoint", lambda stack, _: load.against_nothing(stack, 5)),
     ("open loop, 100/s", lambda stack, _: load.open_loop(stack, 100, 30, p99=8, max=60)),
     ("open loop, 1,000/s", lambda stack, _: load.open_loop(stack, 1_000, 60, p99=50)),
     ("replay, no pace", lambda stack, folder: [log.replay(stack, folder, "none", 40_000, 1_500)]),

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ from loadtest.bench.stack import BenchError, Stack
 CPU_LIMITS = {"api": 230, "relay": 80, "updater": 120, "redis": 100, "kafka": 300}
 """Microseconds a decision, at saturation, everything on one machine of two cores."""
 LEAST_RATIO = 0.35
-ROUNDS = 3
+ROUNDS = 5
+"""Of each measurement: the least is taken, since everything that disturbs one only adds to it."""
 SETTLE_SECONDS = 1.0
 """After a load: relay and updater finish what it left them."""
 
@@ -31,21 +31,24 @@ def generate(url: str, *options: str) -> Load:
 
 
 def saturation(stack: Stack, seconds: int) -> list[Figure]:
-    """Measure the CPU a decision of every process while 16 callers ask as fast as they get answers."""
-    before = stack.cpu()
-    load = generate(f"{stack.api}/v1/decisions", "--connections", "16", "--seconds", str(seconds))
-    time.sleep(SETTLE_SECONDS)
-    after = stack.cpu()
-    figures = [Figure("decisions at saturation, 16 callers", load.answered / load.seconds, "/s", decides=False)]
-    for name, limit in CPU_LIMITS.items():
-        if name in after:
-            cost = (after[name] - before[name]) / load.answered * 1e6
-            figures.append(Figure(f"CPU a decision: {name}", cost, "us", at_most=limit))
+    """Measure the CPU a decision of every process while 32 callers ask as fast as they get answers."""
+    rounds = [_round(stack, seconds) for _ in range(ROUNDS)]
+    figures = [Figure("decisions at saturation, 32 callers", max(rate for rate, _ in rounds), "/s", decides=False)]
+    least = {name: min(costs[name] for _, costs in rounds) for name in CPU_LIMITS if name in rounds[0][1]}
+    figures += [Figure(f"CPU a decision: {name}", cost, "us", at_most=CPU_LIMITS[name]) for name, cost in least.items()]
     return figures
 
 
+def _round(stack: Stack, seconds: int) -> tuple[float, dict[str, float]]:
+    before = stack.cpu()
+    load = generate(f"{stack.api}/v1/decisions", "--connections", "32", "--seconds", str(seconds))
+    time.sleep(SETTLE_SECONDS)
+    after = stack.cpu()
+    return load.answered / load.seconds, {name: (after[name] - before[name]) / load.answered * 1e6 for name in after}
+
+
 def against_nothing(stack: Stack, seconds: int) -> list[Figure]:
-    """Measure the CPU a decision of the API on a core of its own, and that of an endpoint that does nothing."""
+    """Measure the CPU a decision of the API on a core of its own, and in turn that of an endpoint that does nothing."""
     stack.pin({name: 0 if name == "api" else 1 for name in stack.processes})
     url, failed, empty, api = f"{stack.api}/v1/decisions", 0, [], []
     with _empty_endpoint() as (nothing, process):
@@ -56,11 +59,10 @@ def against_nothing(stack: Stack, seconds: int) -> list[Figure]:
             api.append(cost)
             failed += load.failed
     stack.pin({})
-    ratio = statistics.median(one / other for one, other in zip(empty, api, strict=True))
     return [
-        Figure("CPU a request: empty FastAPI endpoint, 32 callers, one core", statistics.median(empty), "us"),
-        Figure("CPU a decision: api, 32 callers, one core", statistics.median(api), "us", decides=False),
-        Figure("ratio of the two", ratio, "", at_least=LEAST_RATIO),
+        Figure("CPU a request: empty FastAPI endpoint, 32 callers, one core", min(empty), "us"),
+        Figure("CPU a decision: api, 32 callers, one core", min(api), "us", decides=False),
+        Figure("ratio of the two", min(empty) / min(api), "", at_least=LEAST_RATIO),
         Figure("answers that are not 200 at 32 callers", failed, "", at_most=0),
     ]
 

@@ -33,7 +33,7 @@ class Decisions:
         self._store = store
         self._now = now
         self._oldest = oldest
-        self.post = Endpoint(self._post, metrics, metrics.stage_seconds.labels("total"))
+        self.post = Endpoint(self._post, metrics, decides=True)
         self.get = Endpoint(self._get, metrics)
 
     async def _post(self, _: Mapping[str, str], body: bytes) -> tuple[str, Reply]:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
-from prometheus_client import Histogram
 from starlette.types import Receive, Scope, Send
 
 from feature_store.transaction import InvalidError
@@ -24,11 +23,11 @@ Handler = Callable[[Mapping[str, str], bytes], Awaitable[tuple[str, Reply]]]
 
 
 class Endpoint:
-    """Makes an ASGI application of a handler; `timer` observes the seconds from request to reply."""
+    """Makes an ASGI application of a handler; where it decides, the seconds from request to reply are observed."""
 
-    def __init__(self, handle: Handler, metrics: Metrics, timer: Histogram | None = None) -> None:
+    def __init__(self, handle: Handler, metrics: Metrics, *, decides: bool = False) -> None:
         self._handle = handle
-        self._timer = timer
+        self._observe = metrics.observe_stages if decides else None
         self._count = metrics.count_request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +44,7 @@ class Endpoint:
         except Exception:
             log.exception("a request failed")
             outcome, reply = "failed", problems.internal()
-        if self._timer:
-            self._timer.observe(perf_counter() - started)
+        if self._observe:
+            self._observe({"total": perf_counter() - started})
         self._count("http", outcome)
         await reply.send(send)

@@ -6,8 +6,8 @@ If it moved, the transaction is decided again on the card as it is now.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,8 +34,7 @@ class ContendedError(Exception):
     """Other processes wrote the card before each of `ATTEMPTS` commits. Nothing was written; trying again is safe."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer, the seconds each stage took, and whether it had been decided before."""
 
     answer: Answer
@@ -75,9 +74,12 @@ class Decide:
             redis.exceptions.RedisError: Redis did not answer; trying again is safe.
         """
         stopwatch = Stopwatch()
-        async with self._turns.of(transaction.card_id):
+        await self._turns.come(transaction.card_id)
+        try:
             stopwatch.lap("wait")
             outcome = await self._decide(transaction, stopwatch)
+        finally:
+            self._turns.end(transaction.card_id)
         self._metrics.observe_stages(outcome.stages)
         return outcome
 
@@ -140,11 +142,8 @@ class Decide:
 
     def _degraded(self, transaction: Transaction, seen: Seen, lag: float) -> tuple[str, ...]:
         """Name what this decision had to do without."""
-        causes = {
-            MERCHANT_LAG: lag > self._features.least_delay,
-            LATE: not seen.covers(transaction.second),
-        }
-        return tuple(cause for cause, holds in causes.items() if holds)
+        causes = (MERCHANT_LAG,) if lag > self._features.least_delay else ()
+        return causes if seen.covers(transaction.second) else (*causes, LATE)
 
     def _repeat(self, transaction: Transaction, decided: Decided, stopwatch: Stopwatch) -> Outcome:
         stored = Stored.from_bytes(decided.stored)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from feature_store.features import SHIPPED
 
@@ -49,8 +50,7 @@ RULES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """The action, and every reason for not approving."""
 
     action: Action

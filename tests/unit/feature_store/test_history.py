@@ -154,8 +154,9 @@ def test_every_shipped_window_fits_into_what_is_kept():
         empty.newest = NOON
         assert all(empty.covers(second) for second in range(NOON, NOON + DAYS, 977))
         for tile in plan.tiles:
-            for window in tile.windows:
-                oldest = last_tile(NOON, tile.seconds, window.delay) - window.tiles + 1
+            for ending in tile.endings:
+                widest = max(window.tiles for window in ending.windows)
+                oldest = last_tile(NOON, tile.seconds, ending.delay) - widest + 1
                 assert oldest >= NOON // tile.seconds - KEPT[tile.tile]
 
 

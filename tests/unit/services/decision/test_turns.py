@@ -23,11 +23,14 @@ class Callers:
         await self.settle()
 
     async def _take(self, name, card):
-        async with self.turns.of(card):
+        await self.turns.come(card)
+        try:
             self.log.append(name)
             await self.may_end[name].wait()
             if name.startswith("bad"):
                 raise ValueError(name)
+        finally:
+            self.turns.end(card)
 
     async def end(self, *names):
         for name in names:
