@@ -16,6 +16,7 @@ from feature_store.tables import Row, write_table
 from loadtest.bench.load import generate
 from loadtest.bench.report import Figure
 from loadtest.bench.stack import BenchError, Stack
+from model.dataset import build
 from model.simulator import Parameters, simulate
 
 RATE = 100
