@@ -180,6 +180,7 @@ def main(
     if core >= 0:
         os.sched_setaffinity(0, {core})
     feed = requests(url, seed=seed, empty=empty)
+    next(feed)  # simulates what all are made from; no request shall wait for that
     run = _Run(lambda: next(feed), rate, seconds)
     sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(generate(url, run, connections))) + b"\n")
 
