@@ -130,7 +130,7 @@ class RedisEntityWriter:
         self, entity: Entity, value: str, batch: list[LoggedLabel], outcomes: dict[LoggedLabel, bool | None]
     ) -> _Change:
         names = [self._keys.label(entity, value, logged.label) for logged in batch]
-        before = dict(outcomes)
+        before = {logged: outcomes.get(logged, False) for logged in batch}
 
         def apply(history: History, found: list[bytes | None]) -> list[_Put] | None:
             known = dict(zip(names, found, strict=True))
@@ -143,7 +143,7 @@ class RedisEntityWriter:
                     history.labels[logged.partition] = logged.offset
                     outcomes[logged] = True
                 else:
-                    outcomes[logged] = before.get(logged, False) if known[name] == logged.content else None
+                    outcomes[logged] = before[logged] if known[name] == logged.content else None
             return puts or None
 
         return _Change(entity, value, apply, names)

@@ -1,12 +1,12 @@
 """The gate of each partition: open only while the state behind it is known to hold all that the log holds.
 
 Redis may come back with less than it had: its file lost the tail, it was flushed. Nobody could look in time, so every
-script that commits or counts looks itself, at one key and at the run of its server: a server that was started again, or
+script that writes state looks itself, at one key and at the run of its server: a server that was started again, or
 a key that is gone, closes the gate. A recovery brings state up to the log and opens it (services/recovery.py).
 
-There are two looks (lua/gate.lua). `commit` asks whether the gate is open. All others bring the text of the gate as
-they found it, and work only while it still stands, word for word: so a recovery writes behind the gates it has closed
-itself, and whoever closes them after it changes their text and locks it out.
+There are two looks (lua/gate.lua). Who reads asks whether the gate is open. Who writes, `commit` too, brings the text
+of the gate as it was found, and writes only while it is still that, word for word: so a recovery writes behind the
+gates it has closed itself, and whoever closes them after it changes their text and locks it out.
 
 Each recovery begins a new epoch in every partition of topic decisions, numbered by the offset of an empty record. What
 a relay of an earlier epoch still publishes after that record does not count, and that relay cannot trim.

@@ -81,6 +81,6 @@ async def run_all(client: Client, calls: Sequence[Call]) -> list[Any]:
 def load(name: str) -> Script:
     """Load `lua/NAME.lua`, with `lua/gate.lua` before it."""
     folder = files("feature_store") / "lua"
-    parts = (f"local HEAD = {HEAD - 1}", *((folder / f"{part}.lua").read_text() for part in ("gate", name)))
+    parts = (f"local LAST_OF_HEAD = {HEAD - 1}", *((folder / f"{part}.lua").read_text() for part in ("gate", name)))
     text = "\n".join(parts)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -5,7 +5,7 @@ Both doors, the log and the training data use these two types, so a rule about a
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -103,7 +103,7 @@ def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime, oldest: datetime 
         raise _named(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidError("body", "is not well-formed JSON in UTF-8") from None
-    for name in _IDENTIFIERS[kind]:  # no other field has room for one
+    for name in _IDENTIFIERS[kind]:
         if contains_card_number(getattr(event, name) or ""):
             raise InvalidError(name, "looks like a card number; send a token that stands for the card")
     if isinstance(event, Transaction) and event.currency not in RATES:
@@ -116,10 +116,13 @@ def parse(kind: type[_AnyEvent], raw: bytes, *, now: datetime, oldest: datetime 
     return kind(**msgspec.structs.asdict(event) | {"event_time": event.event_time.astimezone(UTC)})
 
 
-_IDENTIFIERS: dict[type[Event], tuple[str, ...]] = {
-    Transaction: ("transaction_id", "card_id", "merchant_id", "device_id"),
-    Label: ("transaction_id", "card_id", "merchant_id"),
-}
+def _identifiers(kind: type[Event]) -> tuple[str, ...]:
+    """Name the fields that hold identifiers, required or not: no other has room for a card number."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name, hint in hints.items() if Token in (hint, *get_args(hint)))
+
+
+_IDENTIFIERS: dict[type[Event], tuple[str, ...]] = {kind: _identifiers(kind) for kind in (Transaction, Label)}
 _DECODERS: dict[type[Event], msgspec.json.Decoder[Any]] = {
     Transaction: msgspec.json.Decoder(_SubmittedTransaction),
     Label: msgspec.json.Decoder(_SubmittedLabel),

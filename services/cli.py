@@ -101,7 +101,7 @@ def relay() -> None:
 
 @app.command()
 def updater() -> None:
-    """Apply topics decisions and labels to merchant and label state."""
+    """Apply topic decisions to the entities that follow it, and topic labels to those they name."""
     from services.updater import open_updater
 
     _run(open_updater)

@@ -52,7 +52,7 @@ class Metrics:
         # Decisions that had to do without something and say so. cause: merchant_lag | late.
         self.degraded = self._counter("degraded_decisions", "Decisions marked as degraded", cause=CAUSES)
 
-        # --- the log and what follows it (relay, worker, updater) ---
+        # --- the log and what follows it (relay, worker, updater; merchant_lag also at the API) ---
 
         # Records committed but not yet in topic `decisions`. Growing: relay down or Kafka away. Decisions go on.
         self.outbox_length = self._gauge("outbox_length", "Records waiting for the relay")

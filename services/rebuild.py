@@ -4,10 +4,12 @@ Decisions wait meanwhile (the gates are closed). What is decided and not publish
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from feature_store.codec import CorruptStateError
 from feature_store.feature_set import FeatureSet
 from feature_store.features import SHIPPED
 from feature_store.gate import Gate, Gates
@@ -57,7 +59,11 @@ async def rebuild(settings: Settings, advance: Advance, features: FeatureSet = S
             try:
                 await gates.all_open()
             except ClosedError:  # which epoch is in force only a recovery finds out: what is published now must count
-                await recover(lambda _done, _total: None)
+                try:
+                    await recover(_untold)
+                except CorruptStateError:  # of histories, which are made again anyway
+                    await _forget_histories(client, features)
+                    await recover(_untold)
             closed = await gates.close(uuid.uuid4().hex)
             await _drain(client, keys, closed, producer)
             forgotten = await _forget(client, keys)
@@ -74,14 +80,27 @@ async def _drain(client: Client, keys: Keys, closed: list[Gate], producer: AIOKa
         await outbox.trim(await publish(producer, epochs, entries))
 
 
+def _untold(_done: int, _total: int) -> None:
+    """Tell nobody how far it is."""
+
+
+async def _forget_histories(client: Client, features: FeatureSet) -> None:
+    for entity in features.entities:
+        await _delete(client, [key async for key in client.scan_iter(match=f"{{*}}{entity.name}:*", count=MOST_KEYS)])
+
+
 async def _forget(client: Client, keys: Keys) -> int:
     """Delete every key of state. Gates stay, closed, and so do leases."""
     partitions = range(keys.partitions)
     kept = {name.encode() for partition in partitions for name in (keys.gate(partition), keys.relay_lease(partition))}
     found = [key async for key in client.scan_iter(match="{*}*", count=MOST_KEYS) if key not in kept]
-    for first in range(0, len(found), MOST_KEYS):
+    await _delete(client, found)
+    return len(found)
+
+
+async def _delete(client: Client, names: Sequence[bytes]) -> None:
+    for first in range(0, len(names), MOST_KEYS):
         pipeline: Any = client.pipeline(transaction=False)
-        for name in found[first : first + MOST_KEYS]:
+        for name in names[first : first + MOST_KEYS]:
             pipeline.execute_command("UNLINK", name)  # one key each: they live apart on a cluster
         await pipeline.execute()
-    return len(found)

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 HORIZON = timedelta(seconds=EXPIRE_SECONDS)
 """What was published longer ago than entities are kept has no place in any window of now."""
-FENCED = 10_000
-"""More records than a relay can publish after it was fenced: among so many there is one that counts."""
+MOST_OF_PAST_EPOCHS = 10_000
+"""More records than relays of past epochs can still publish: among more than that, one counts, and tells the epoch."""
 Advance = Callable[[int, int], None]
 """Told how many records are done, and of how many."""
 
@@ -103,7 +103,8 @@ class Recovery:
     async def _start(self, partition: TopicPartition, end: int) -> int:
         """Give the offset from which something may be missing.
 
-        Sequences begin at 1 and each takes a record at least, so what follows sequence s is at offset s or later.
+        Sequences begin at 1 and each takes a record at least, so what follows sequence s is at offset s or later: the
+        eighth decision cannot be among the first seven records.
         """
         start = (await self._progress.reached(partition.topic, partition.partition)).next_offset
         if start > end:  # another log: a broker that keeps it in memory was started again
@@ -224,7 +225,7 @@ async def oldest_that_matter(
     starts = {}
     for each in partitions:
         found, start = recent[each], oldest[each]
-        if found is not None and ends[each] - found.offset > FENCED:
+        if found is not None and ends[each] - found.offset > MOST_OF_PAST_EPOCHS:
             start = max(start, found.offset)
         elif (
             each.topic == LABELS

@@ -1,9 +1,9 @@
 """From the outbox to topic `decisions`: in sequence order, nothing skipped; a repetition is skipped by its readers.
 
-Records of all partitions are collected for a moment and go out in one request. One is on its way at a time, so a failed
-one cannot be overtaken by the next. It is trimmed from the outbox when the broker has acknowledged it, and not before.
-The relay is also who opens the gates: it has Redis and
-the log at hand, and without it nobody would publish what is decided behind them.
+Records of all partitions are collected for a moment and go out in one request. One request is on its way at a time, so
+a failed one cannot be overtaken by the next. A record is trimmed from the outbox when the broker has acknowledged it,
+and not before. The relay is also who opens the gates: it has Redis and the log at hand, and without it nobody would
+publish what is decided behind them.
 """
 
 import asyncio

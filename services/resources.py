@@ -32,7 +32,6 @@ class Deciding:
 
     decide: Decide
     store: RedisDecisionStore
-    redis: Client
     gates: Gates
 
 
@@ -68,7 +67,7 @@ async def open_deciding(
         await claim_layout(client, features, settings.partitions)
         await store.prepare()
         decide = Decide(store=store, model=scorer, policy=policy, metrics=metrics, now=utc_now, features=features)
-        yield Deciding(decide, store, client, Gates(client, keys))
+        yield Deciding(decide, store, Gates(client, keys))
 
 
 async def redis_problem(client: Client) -> str | None:

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     ops_port: int = Field(8001, ge=0, le=65535, description="port of /health and /metrics of this process")
 
     redis_timeout_seconds: PositiveFloat = Field(
-        0.08, description="longest wait for one Redis reply on the way of a transaction; there is no retry"
+        0.08, description="longest wait for one round trip to Redis on the way of a transaction; there is no retry"
     )
     redis_patience_seconds: float = Field(
         5.0, ge=1.0, description="longest wait for one Redis reply where no caller waits: worker, relay, updater"

@@ -8,7 +8,7 @@ if not stands(KEYS[1], ARGV[1]) then return CLOSED end
 local stored = redis.call('GET', KEYS[3])
 if stored then return {'decided', stored} end
 
-if redis.call('GETRANGE', KEYS[2], 0, HEAD) ~= ARGV[2] then return {'moved', redis.call('GET', KEYS[2])} end
+if redis.call('GETRANGE', KEYS[2], 0, LAST_OF_HEAD) ~= ARGV[2] then return {'moved', redis.call('GET', KEYS[2])} end
 
 local sequence = redis.call('INCR', KEYS[4])
 redis.call('SET', KEYS[2], ARGV[3] .. struct.pack('>I8I8', sequence, sequence), 'EX', ARGV[4])

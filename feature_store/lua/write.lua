@@ -12,7 +12,7 @@ end
 local written, key, argument = {}, 2, 2
 while key <= #KEYS do
   local expected, value, seconds, with = ARGV[argument], ARGV[argument + 1], ARGV[argument + 2], tonumber(ARGV[argument + 3])
-  local unmoved = redis.call('GETRANGE', KEYS[key], 0, HEAD) == expected
+  local unmoved = redis.call('GETRANGE', KEYS[key], 0, LAST_OF_HEAD) == expected
   if unmoved then
     set(KEYS[key], value, seconds)
     for n = 1, with do set(KEYS[key + n], ARGV[argument + 2 + 2 * n], ARGV[argument + 3 + 2 * n]) end

@@ -36,7 +36,7 @@ def create_app(decisions: Decisions, labels: Labels, metrics: Metrics, check: He
     app.add_exception_handler(HTTPException, from_http_exception)
     app.router.routes.extend(
         [
-            Route(DECISIONS, decisions.post, methods=["POST"]),
+            Route(DECISIONS, decisions.post, methods=["POST"]),  # reached by nothing: it makes other methods a 405
             Route(DECISIONS + "/{card_id}/{transaction_id}", decisions.get, methods=["GET"]),
             Route("/v1/labels", labels.post, methods=["POST"]),
             *ops_routes(metrics, check),

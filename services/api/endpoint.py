@@ -1,7 +1,7 @@
 """What all endpoints share: each request is counted by its outcome, and what goes wrong becomes a problem.
 
-An endpoint is an ASGI application of its own. The framework routes and documents; it does not stand between the server
-and a decision, where its own work would cost more than the decision (decision record 12).
+An endpoint is an ASGI application of its own. The framework routes and documents; it does not come between the server
+and a decision, to whose cost it would add a third (decision record 12).
 """
 
 import logging

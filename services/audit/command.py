@@ -16,7 +16,6 @@ from rich.table import Table
 
 from feature_store.keys import Keys
 from feature_store.tables import write_table
-from loadtest.machine import describe_machine
 from model.scorer import load_scorer
 from services.audit.export import rows
 from services.audit.state import actual, differences, expected
@@ -68,6 +67,8 @@ def run_verify(settings: Settings, last: int | None, *, state: bool, report: Pat
     wrong = _compare(settings, log) if state else None
     Console().print(_table(log, verdict, wrong))
     if report is not None:
+        from loadtest.machine import describe_machine  # noqa: PLC0415  # not in an image that serves
+
         report.parent.mkdir(parents=True, exist_ok=True)
         found = {"date": datetime.now(UTC).date().isoformat(), "decisions": len(log), **asdict(verdict)}
         found |= ({} if wrong is None else {"keys": wrong}) | {"machine": describe_machine()}

@@ -71,6 +71,7 @@ class Decide:
             ConflictError: the id was decided with another body.
             ContendedError: other processes were always faster.
             ClosedError: state is being brought up to the log.
+            CorruptStateError: the bytes of an entity are damaged, or of another layout.
             redis.exceptions.RedisError: Redis did not answer; trying again is safe.
         """
         stopwatch = Stopwatch()
@@ -136,7 +137,7 @@ class Decide:
             counted=counted,
             answer=answer,
         )
-        card = seen.histories[committed]
+        card = seen.histories[committed]  # from here on as it will be: it is not read again
         card.count(transaction.second, counted)
         return answer, Write(card, Stored.of(transaction, answer).to_bytes(), msgspec.json.encode(decision))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.decision.record import Answer
+from feature_store.features import SHIPPED
+from services.decision.record import BEFORE_COMMIT, Answer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +35,24 @@ def test_every_number_it_gives_is_in_the_result_of_the_load_run():
         assert f"| {verdict[name]:.1f} " in measured
     assert f"| {verdict['scheduled']} | {verdict['late']} | {verdict['failed'] + verdict['unsent']} |" in measured
     assert all(result["machine"][name] in measured for name in ("processor", "python", "redis", "onnxruntime"))
+
+
+def test_every_figure_of_the_bench_is_in_its_result():
+    result = json.loads((ROOT / "interviewer_guide" / "results" / "bench.json").read_text())
+    figures = {figure["name"]: figure["value"] for figure in result["figures"]}
+    every = sum(figures[f"CPU a decision: {name}"] for name in ("api", "relay", "updater", "redis", "kafka"))
+    shown = (
+        f"| {figures['CPU a request: empty FastAPI endpoint, 32 callers, one core']:.0f} us"
+        f" | {figures['CPU a decision: api, 32 callers, one core']:.0f} us | {figures['ratio of the two']:.2f}"
+        f" | {every:.0f} us | {figures['Redis, read for one decision: 3,000 transactions in 40 days']:.1f} us |"
+    )
+    assert shown in README
+
+
+def test_the_answer_it_shows_is_of_what_ships():
+    shown = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
+    assert shown["features_version"] == SHIPPED.fingerprint
+    assert tuple(shown["stage_ms"]) == BEFORE_COMMIT
 
 
 def test_every_make_target_it_names_exists():

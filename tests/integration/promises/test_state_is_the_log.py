@@ -18,8 +18,9 @@ import msgspec
 import pytest
 from redis import Redis
 
+from feature_store.codec import CorruptStateError
 from feature_store.decision_store import Committed, RedisDecisionStore, Write
-from feature_store.features import SHIPPED
+from feature_store.features import CARD, SHIPPED
 from feature_store.gate import Gates
 from feature_store.keys import Keys
 from feature_store.outbox import Outbox
@@ -519,6 +520,13 @@ class Steps:
         while entries := await outbox.read([partition], MOST_RECORDS):
             await outbox.trim(await publish(self._producer, {partition: gates[partition].epoch}, entries))
 
+    async def damage(self):
+        """Damage the card's history, and close the gates as a server that is started again does."""
+        card = self.keys.history(CARD, "c")
+        raw = await self._client.get(card)
+        await self._client.set(card, raw[:-20] + bytes([raw[-20] ^ 1]) + raw[-19:])
+        await self._client.delete(*map(self.keys.gate, range(self.keys.partitions)))
+
     async def rebuild(self):
         await rebuild(self.settings, lambda _done, _total: None)
 
@@ -568,6 +576,18 @@ async def test_behind_recoveries_that_ended_a_rebuild_publishes_what_counts(step
     await steps.rebuild()
     await steps.decide(3)
     await steps.assert_state_is_the_log_of(8)
+
+
+async def test_a_rebuild_makes_damaged_state_again_behind_closed_gates_too(steps):
+    await steps.decide(5)
+    await steps.publish()
+    await steps.decide(2)  # which only the outbox has
+    await steps.damage()
+    with pytest.raises(CorruptStateError):
+        await steps.recover()
+    await steps.rebuild()
+    await steps.decide(3)
+    await steps.assert_state_is_the_log_of(10)
 
 
 # --- what a killed server had answered

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from aiokafka import TopicPartition
 
-from services.recovery import FENCED, HORIZON, oldest_that_matter
+from services.recovery import HORIZON, MOST_OF_PAST_EPOCHS, oldest_that_matter
 from services.topics import DECISIONS, LABELS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 DECIDED, LABELLED = TopicPartition(DECISIONS, 0), TopicPartition(LABELS, 0)
-END = 5 * FENCED
+END = 5 * MOST_OF_PAST_EPOCHS
 
 
 class Reader:
@@ -49,13 +49,13 @@ async def starts(reader):
 
 
 async def test_what_is_older_than_entities_are_kept_is_left_out(monkeypatch):
-    monkeypatch.setattr("services.recovery.FENCED", 100)
+    monkeypatch.setattr("services.recovery.MOST_OF_PAST_EPOCHS", 100)
     kept = int(HORIZON / timedelta(hours=1))
     assert await starts(Reader()) == [END - 1 - kept] * 2
 
 
 async def test_a_log_cut_short_is_read_from_where_it_begins(monkeypatch):
-    monkeypatch.setattr("services.recovery.FENCED", 100)
+    monkeypatch.setattr("services.recovery.MOST_OF_PAST_EPOCHS", 100)
     assert await starts(Reader(oldest=END - 200)) == [END - 200] * 2
 
 
