@@ -204,6 +204,7 @@ def rebuild() -> None:
 
     from feature_store.redis_client import UNAVAILABLE
     from services.audit.command import run_rebuild
+    from services.decision.record import RecordVersionError
     from services.rebuild import BusyError
 
     settings = _settings()
@@ -212,7 +213,7 @@ def rebuild() -> None:
     except KafkaError as error:
         typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
         raise typer.Exit(1) from None
-    except (BusyError, *UNAVAILABLE) as error:
+    except (BusyError, RecordVersionError, *UNAVAILABLE) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -229,6 +230,7 @@ def verify(
     from feature_store.redis_client import UNAVAILABLE
     from model.scorer import ModelRefusedError
     from services.audit.command import run_verify
+    from services.decision.record import RecordVersionError
 
     settings = _settings()
     try:
@@ -236,7 +238,7 @@ def verify(
     except KafkaError as error:
         typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
         raise typer.Exit(1) from None
-    except (ModelRefusedError, *UNAVAILABLE) as error:
+    except (ModelRefusedError, RecordVersionError, *UNAVAILABLE) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     raise typer.Exit(0 if holds else 1)
@@ -249,6 +251,7 @@ def export(file: Annotated[Path, typer.Argument(help="CSV or parquet file to wri
 
     from feature_store.columns import MissingExtraError
     from services.audit.command import run_export
+    from services.decision.record import RecordVersionError
 
     settings = _settings()
     try:
@@ -256,7 +259,7 @@ def export(file: Annotated[Path, typer.Argument(help="CSV or parquet file to wri
     except KafkaError as error:
         typer.echo(f"error: Kafka at {settings.kafka_bootstrap} (FRAUD_KAFKA_BOOTSTRAP): {error}", err=True)
         raise typer.Exit(1) from None
-    except (MissingExtraError, OSError) as error:
+    except (MissingExtraError, RecordVersionError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"wrote {count} decisions to {file}")

@@ -32,7 +32,7 @@ from services.kafka import open_producer, open_reader
 from services.metrics import Metrics
 from services.ops import ops_routes
 from services.process import Process, is_over
-from services.recovery import Recoveries
+from services.recovery import Advance, Recoveries
 from services.resources import open_redis, redis_problem, utc_now
 from services.settings import Settings
 from services.topics import DECISIONS
@@ -47,6 +47,8 @@ LOOK_SECONDS = 0.01
 """Between two looks at the outboxes."""
 COLLECT_SECONDS = 0.1
 """Longest wait for more records: a broker's work goes by requests, and merchant windows end minutes ago anyway."""
+TELL_SECONDS = 5.0
+"""Between two words of how far a recovery is."""
 CHECK_SECONDS = 0.2
 """Between two looks whether the gates are as they were."""
 LEASE_MILLISECONDS = 5_000
@@ -183,10 +185,23 @@ async def opened(recoveries: Recoveries, producer: AIOKafkaProducer, owner: str,
             started = time.monotonic()
             async with lease.kept(), open_reader(recoveries.settings) as reader:
                 recovery = await recoveries.begin(reader)
-                records = await recovery.run(producer, utc_now(), lambda _done, _total: None)
+                records = await recovery.run(producer, utc_now(), _telling())
             log.info("recovered: %d records in %.2f s", records, time.monotonic() - started)
         await _pause(stop, OPENED_SECONDS)
     return []
+
+
+def _telling() -> Advance:
+    """Give what says now and then how far a recovery is."""
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            log.info("recovering: %d of %d records", done, total)
+
+    return tell
 
 
 @contextlib.asynccontextmanager
