@@ -17,7 +17,7 @@ from feature_store.features import SHIPPED
 from feature_store.transaction import Transaction
 from services.decision.policy import LATE, MERCHANT_LAG, Policy
 from services.decision.ports import Model
-from services.decision.record import VERSION, Answer, Decision, Stored, digest
+from services.decision.record import BEFORE_COMMIT, VERSION, Answer, Decision, Stored, digest
 from services.decision.stopwatch import Stopwatch
 from services.decision.turns import Turns
 from services.metrics import Metrics
@@ -124,7 +124,7 @@ class Decide:
             policy=self._policy_version,
             features_version=self._features.fingerprint,
             degraded=degraded,
-            stage_ms=stopwatch.milliseconds(),
+            stage_ms=stopwatch.milliseconds(BEFORE_COMMIT),  # also where a commit was lost before
         )
         committed = self._features.entities.index(self._features.committed)
         counted = self._features.counted(transaction, reads[committed])

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from logged import paid
 from memory_store import MemoryStore
@@ -87,6 +88,15 @@ async def test_on_a_card_that_moved_it_is_decided_again(deciding):
     record = case.records()[-1]
     assert (record.sequence, record.held["card"].decisions) == (4, {PARTITION: 3})
     assert record.answer == outcome.answer
+
+
+async def test_after_lost_commits_a_repetition_gets_the_same_bytes(deciding):
+    """The commits that were lost took time too; the answer tells none of it, since what is stored could not."""
+    case = deciding(HotCard(times=2))
+    first, again = await case.decide(paid()), await case.decide(paid())
+    assert again.repeated
+    assert msgspec.json.encode(again.answer) == msgspec.json.encode(first.answer)
+    assert msgspec.json.encode(case.records()[-1].answer) == msgspec.json.encode(first.answer)
 
 
 async def test_the_last_attempt_may_succeed(deciding):
