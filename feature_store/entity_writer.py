@@ -179,9 +179,11 @@ class RedisEntityWriter:
     async def _raise_sequence(self, partition: int, sequence: int) -> None:
         """Set the last sequence given, unless it is higher: the number itself is what compare-and-set compares."""
         key = self._keys.sequence(partition)
-        while sequence > (now := await self.sequence(partition)):
-            before = b"%d" % now if now else b""
-            arguments = (self._gates[partition].text, before[:HEAD], sequence, 0, 0)
+        while True:
+            (now,) = await self._trips.get([key])
+            if sequence <= int(now or 0):
+                return
+            arguments = (self._gates[partition].text, (now or b"")[:HEAD], sequence, 0, 0)
             await self._trips.run(self._write, (self._keys.gate(partition), key), arguments)
 
     async def sequence(self, partition: int) -> int:

@@ -124,15 +124,16 @@ class RoundTrips:
         got = len(batch.keys) if self.on_cluster else min(1, len(batch.keys))
         values = replies[:got] if self.on_cluster else (replies[0] if got else [])
         _give_values(batch, values)
-        for (reply, script, keys, arguments), value in zip(batch.scripts, replies[got:], strict=True):
-            if reply.done():
-                continue
+        unknown = []
+        for call, value in zip(batch.scripts, replies[got:], strict=True):
             if isinstance(value, NoScriptError):
-                await _settle(reply, script, self._client, keys, arguments)
-            elif isinstance(value, Exception):
-                reply.set_exception(named(value))
+                unknown.append(call)
             else:
-                reply.set_result(value)
+                _give(call[0], value)
+        if unknown:  # nothing of them ran, so sending their texts is no repetition
+            texts = [("EVAL", script.text, len(keys), *keys, *arguments) for _, script, keys, arguments in unknown]
+            for (reply, *_), value in zip(unknown, await self._line.send(texts), strict=True):
+                _give(reply, value)
 
     def _node(self, key: str) -> str:
         """Name the node that holds a key; all are one while nobody knows."""
@@ -157,15 +158,10 @@ def _give_values(batch: _Batch, values: Any) -> None:
             reply.set_result(found)
 
 
-async def _settle(
-    reply: _Reply, script: Script, client: Client, keys: Sequence[str], arguments: Sequence[Argument]
-) -> None:
-    """Run a script that Redis did not know, and say how it ended."""
-    try:
-        value = await script.run(client, keys, arguments)
-    except Exception as error:  # noqa: BLE001  # it is the caller's
-        if not reply.done():
-            reply.set_exception(error)
+def _give(reply: _Reply, value: Any) -> None:
+    if reply.done():  # its caller went away
+        return
+    if isinstance(value, Exception):
+        reply.set_exception(named(value))
     else:
-        if not reply.done():
-            reply.set_result(value)
+        reply.set_result(value)

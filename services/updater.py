@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from starlette.applications import Starlette
 
 from feature_store.entity_writer import EntityWriter, LoggedDecision, LoggedLabel, RedisEntityWriter
@@ -126,14 +126,18 @@ class Labels:
 class Updater:
     """Both topics, each in its own way."""
 
-    def __init__(self, handlers: Mapping[str, Handle]) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handle], is_ours: Callable[[TopicPartition], bool] = lambda _: True
+    ) -> None:
         self._handlers = handlers
+        self._is_ours = is_ours
 
     async def __call__(self, batches: Batches) -> None:
-        """Apply what was fetched: first decisions, then labels."""
+        """Apply what was fetched: first decisions, then labels. What moved to another member is left to it."""
         for topic, handle in self._handlers.items():
-            if of_topic := {each: records for each, records in batches.items() if each.topic == topic}:
-                await handle(of_topic)
+            mine = {each: records for each, records in batches.items() if each.topic == topic and self._is_ours(each)}
+            if mine:
+                await handle(mine)
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +161,8 @@ async def open_updater(settings: Settings, features: FeatureSet = SHIPPED) -> As
                 {
                     DECISIONS: Decisions(writer, Pending(client, keys), following, dead_letters, metrics),
                     LABELS: Labels(writer, following, dead_letters, metrics),
-                }
+                },
+                following.knows,
             )
             if not stop.is_set():
                 consumer.subscribe([DECISIONS, LABELS], listener=following)

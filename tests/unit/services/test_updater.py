@@ -336,3 +336,19 @@ async def test_the_writer_counts_what_is_new_of_several_partitions(world):
     assert await world.store.count(batch[:3]) == 3
     assert await world.store.count(batch) == 1
     assert await world.held() == Held(decisions={5: 2, 6: 2})
+
+
+async def test_what_moves_to_another_member_meanwhile_is_left_to_it():
+    """Its rebalance comes while decisions are applied; the labels that were fetched with them are no longer ours."""
+    ours, applied = {FIVE, LABELS_FIVE}, []
+
+    async def decide(batches):
+        applied.extend(batches)
+        ours.remove(LABELS_FIVE)
+
+    async def apply_labels(batches):
+        applied.extend(batches)
+
+    updater = Updater({DECISIONS: decide, LABELS: apply_labels}, ours.__contains__)
+    await updater({FIVE: decisions(1, 1), LABELS_FIVE: []})
+    assert applied == [FIVE]
